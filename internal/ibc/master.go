@@ -1,0 +1,138 @@
+package ibc
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+
+	"github.com/cloudflare/circl/ecc/bls12381"
+)
+
+// MasterSecret is the secret s of one epoch of a PKG. Whoever holds it can
+// extract the key of every identity of that epoch.
+type MasterSecret struct {
+	params *Params
+	s      *bls12381.Scalar
+	bytes  []byte
+}
+
+// Setup draws a master secret for an epoch.
+func Setup(random io.Reader, epoch uint32) (*MasterSecret, error) {
+	var b [ScalarSize]byte
+	defer clear(b[:])
+	for {
+		if _, err := io.ReadFull(random, b[:]); err != nil {
+			return nil, fmt.Errorf("read random: %w", err)
+		}
+		b[0] &= 0x7f
+		if _, err := parseScalar(b[:]); err == nil {
+			return NewMasterSecret(epoch, b[:])
+		}
+	}
+}
+
+// NewMasterSecret returns the master secret s (32 bytes, big-endian, in
+// [1, r-1]) of an epoch. Errors wrap ErrEncoding.
+func NewMasterSecret(epoch uint32, s []byte) (*MasterSecret, error) {
+	scalar, err := parseScalar(s)
+	if err != nil {
+		return nil, fmt.Errorf("parse master secret: %w", err)
+	}
+	ppub := new(bls12381.G2)
+	ppub.ScalarMult(scalar, bls12381.G2Generator())
+	params, err := NewParams(epoch, ppub.BytesCompressed())
+	if err != nil {
+		return nil, err
+	}
+	return &MasterSecret{params: params, s: scalar, bytes: append([]byte(nil), s...)}, nil
+}
+
+// Params returns the public parameters.
+func (m *MasterSecret) Params() *Params { return m.params }
+
+// Bytes returns s. The caller zeroes it after use.
+func (m *MasterSecret) Bytes() []byte { return append([]byte(nil), m.bytes...) }
+
+// Destroy overwrites the secret as far as Go allows; m is unusable afterwards.
+func (m *MasterSecret) Destroy() {
+	clear(m.bytes)
+	*m.s = bls12381.Scalar{}
+}
+
+// String keeps the secret out of logs and of %v.
+func (m *MasterSecret) String() string {
+	return "master secret of " + fmt.Sprintf("%x", m.params.id[:8])
+}
+
+// GoString is String, for %#v.
+func (m *MasterSecret) GoString() string { return m.String() }
+
+// Extract returns d = s*Q, the private key of id. The key is right by
+// construction; whoever receives it checks it with NewPrivateKey.
+func (m *MasterSecret) Extract(id Identity) (*PrivateKey, error) {
+	if err := id.Validate(); err != nil {
+		return nil, err
+	}
+	if id.Epoch != m.params.epoch {
+		return nil, fmt.Errorf("%w: identity %s, master secret of epoch %d", ErrEpoch, id, m.params.epoch)
+	}
+	q := id.point()
+	d := new(bls12381.G1)
+	d.ScalarMult(m.s, q)
+	return &PrivateKey{params: m.params, id: id, q: q, d: d}, nil
+}
+
+// Kind labels what a PKG statement is about, so that a statement about one
+// kind of document is none about another.
+type Kind string
+
+// The kinds of PKG statements.
+const (
+	KindManifest   Kind = "manifest"
+	KindLedger     Kind = "ledger"
+	KindBundle     Kind = "bundle"
+	KindAnchor     Kind = "anchor"
+	KindEpoch      Kind = "epoch"
+	KindTranscript Kind = "transcript"
+)
+
+// Sign states the document under kind: S = s*H(LP(...)), 48 bytes. It hashes
+// the document itself, never a digest that it was handed.
+func (m *MasterSecret) Sign(kind Kind, document []byte) ([]byte, error) {
+	point, err := m.params.statementPoint(kind, document)
+	if err != nil {
+		return nil, err
+	}
+	out := new(bls12381.G1)
+	out.ScalarMult(m.s, point)
+	return out.BytesCompressed(), nil
+}
+
+// VerifyStatement checks a PKG statement: e(S, g2) = e(H(...), Ppub). Errors
+// wrap ErrEncoding or ErrSignature.
+func (p *Params) VerifyStatement(kind Kind, document, statement []byte) error {
+	s, err := parseG1(statement)
+	if err != nil {
+		return fmt.Errorf("parse statement: %w", err)
+	}
+	point, err := p.statementPoint(kind, document)
+	if err != nil {
+		return err
+	}
+	if !pairingsEqual(s, point, p.ppub) {
+		return fmt.Errorf("%w: not a %s statement of the PKG with parameters %x", ErrSignature, kind, p.id[:8])
+	}
+	return nil
+}
+
+// statementPoint is H(LP("edgeclm/v1/pkg", kind, params_id, SHA-256(document))).
+func (p *Params) statementPoint(kind Kind, document []byte) (*bls12381.G1, error) {
+	digest := sha256.Sum256(document)
+	msg, err := LP([]byte("edgeclm/v1/pkg"), []byte(kind), p.id[:], digest[:])
+	if err != nil {
+		return nil, err
+	}
+	point := new(bls12381.G1)
+	point.Hash(msg, []byte(dstStatement))
+	return point, nil
+}
