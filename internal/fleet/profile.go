@@ -64,11 +64,16 @@ func KeyUsages() map[string]int {
 	return map[string]int{"digitalSignature": 0, "contentCommitment": 1, "keyEncipherment": 2, "dataEncipherment": 3, "keyAgreement": 4}
 }
 
-// ExtKeyUsages maps the RFC 5280 section 4.2.1.12 names to their object identifiers.
-func ExtKeyUsages() map[string]string {
-	return map[string]string{
-		"serverAuth": "1.3.6.1.5.5.7.3.1", "clientAuth": "1.3.6.1.5.5.7.3.2", "codeSigning": "1.3.6.1.5.5.7.3.3",
-		"emailProtection": "1.3.6.1.5.5.7.3.4", "timeStamping": "1.3.6.1.5.5.7.3.8", "ocspSigning": "1.3.6.1.5.5.7.3.9",
+// ExtKeyUsages maps the RFC 5280 section 4.2.1.12 names to the arcs of their
+// object identifiers.
+func ExtKeyUsages() map[string][]int {
+	return map[string][]int{
+		"serverAuth":      {1, 3, 6, 1, 5, 5, 7, 3, 1},
+		"clientAuth":      {1, 3, 6, 1, 5, 5, 7, 3, 2},
+		"codeSigning":     {1, 3, 6, 1, 5, 5, 7, 3, 3},
+		"emailProtection": {1, 3, 6, 1, 5, 5, 7, 3, 4},
+		"timeStamping":    {1, 3, 6, 1, 5, 5, 7, 3, 8},
+		"ocspSigning":     {1, 3, 6, 1, 5, 5, 7, 3, 9},
 	}
 }
 
