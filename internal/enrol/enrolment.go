@@ -107,21 +107,24 @@ type Enrolment struct {
 	Confirmation time.Duration // confirm_within
 
 	// What came of it.
-	CSRHash       [32]byte // SHA-256 of the PKCS#10; zero before csr-received
-	SPKIHash      [32]byte // SHA-256 of its SubjectPublicKeyInfo
-	TransactionID string   // of SCEP (RFC 8894 section 3.2.1.1), hexadecimal
-	SubmittedAt   time.Time
-	Certificate   []byte   // the issued certificate, DER
-	Chain         [][]byte // the CA certificates that came with it, DER
-	Receipt       Receipt  // the device's proof; zero before verified
+	CSRHash       [32]byte  // SHA-256 of the PKCS#10; zero before csr-received
+	SPKIHash      [32]byte  // SHA-256 of its SubjectPublicKeyInfo
+	TransactionID string    // of SCEP (RFC 8894 section 3.2.1.1), hexadecimal
+	SubmittedAt   time.Time // first
+	Pending       bool      // the CA has said PENDING
+	IssuedAt      time.Time // our clock when the certificate came
+	CADate        time.Time // the CA's clock then; zero if unknown
+	Certificate   []byte    // the issued certificate, DER
+	Chain         [][]byte  // the CA certificates that came with it, DER
+	Receipt       Receipt   // the device's proof; zero before verified
 
 	Steps Steps
 
 	// Tries counts the transient failures since the last progress.
-	Tries    int
-	NextTry  time.Time
-	LastErr  string
-	FailedBy Party // of a failed enrolment
+	Tries     int
+	NextTry   time.Time
+	LastError string
+	FailedBy  Party // of a failed enrolment
 
 	CreatedAt, UpdatedAt time.Time
 }

@@ -33,6 +33,7 @@ const (
 	ClassCAMismatch   Class = "ca-mismatch"         // the CA's authenticated answer is not for the request
 	ClassCARejected   Class = "ca-rejected"         // the CA said no
 	ClassCAUnavail    Class = "ca-unavailable"      // no usable answer from the CA
+	ClassCAPending    Class = "ca-pending"          // the CA has not decided yet
 	ClassClock        Class = "clock"               // our clock is wrong
 	ClassInternal     Class = "internal"            // store, randomness
 )

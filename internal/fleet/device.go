@@ -77,5 +77,8 @@ func (d Device) CertificateNames() []Name {
 // Due reports whether the certificate should be renewed at now: there is none,
 // it has expired, or its renewal time has come.
 func (d Device) Due(now time.Time) bool {
-	return d.State(now) == NotOperational || !now.Before(d.RenewAt)
+	if d.State(now) == NotOperational {
+		return true
+	}
+	return !Waits(d.RenewAt, now, d.Certificate.NotAfter.Sub(d.Certificate.NotBefore))
 }

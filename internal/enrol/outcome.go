@@ -1,0 +1,163 @@
+package enrol
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// commitGrace bounds the last commit of a run whose context has ended.
+const commitGrace = 10 * time.Second
+
+// complete ends an enrolment whose certificate is active and confirmed.
+func (s *session) complete(ctx context.Context, began time.Time) error {
+	leaf, err := x509.ParseCertificate(s.e.Certificate)
+	if err != nil {
+		return fmt.Errorf("parse the certificate in the store: %w", err)
+	}
+	now := s.r.Now()
+	certificate := Describe(leaf)
+	before := s.d
+	s.moveTo(Completed, began)
+	s.d.Certificate = &certificate
+	s.d.EnrolledAt = now
+	s.d.RenewAt = s.r.Policy.Window.RenewAt(s.d.Name, certificate, s.e.IssuedAt)
+	s.d.Attempts, s.d.NextAttempt, s.d.LastError = 0, time.Time{}, ""
+	s.events = append(s.events, Event{
+		At: now, Device: s.e.Device, Enrolment: s.e.ID, State: Completed, Kind: EventCompleted,
+		Message: "certificate " + certificate.Serial + " is active until " + certificate.NotAfter.Format(time.RFC3339),
+		Took:    s.e.Steps.Total(),
+	})
+	if err := s.save(ctx); err != nil {
+		s.e.State, s.d = Activated, before
+		return err
+	}
+	return nil
+}
+
+// rolledBack goes back to verified: the device restored its previous pair and
+// keeps the new one staged.
+func (s *session) rolledBack(detail string) error {
+	if detail == "" {
+		detail = "it was not confirmed in time"
+	}
+	s.e.State = Verified
+	return &Fault{By: PartyDevice, Class: ClassHook, Transient: true,
+		Err: fmt.Errorf("the device has restored its previous certificate: %s", detail)}
+}
+
+// abandon ends an enrolment at a CA that is no longer the one in use; the
+// error wraps ErrNotFound, since the device has no open enrolment afterwards.
+func (s *session) abandon(ctx context.Context) error {
+	s.end(&Fault{By: PartyCLM, Class: ClassSuperseded, Uncounted: true,
+		Err: fmt.Errorf("CA %s is no longer in use", s.e.CA)})
+	if err := s.save(ctx); err != nil {
+		return err
+	}
+	return ErrNotFound
+}
+
+// stop records why the run ended before the enrolment did.
+func (s *session) stop(ctx context.Context, err error) Result {
+	result := Result{Device: s.e.Device, Outcome: OutcomeFailed, Enrolment: s.e}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		// Somebody ended the run: that says nothing about the device.
+		result.Outcome, result.Err = OutcomePending, fmt.Errorf("interrupted: %w", context.Canceled)
+		return result
+	}
+	f := s.classify(err)
+	if f.Class == ClassCAMismatch {
+		s.blameCA(ctx, f)
+	}
+	if f.Transient && f.Class == ClassHook && s.e.Tries+1 >= s.r.Policy.HookTries {
+		f.Transient = false
+	}
+	if f.Class != ClassInternal {
+		if f.Transient {
+			s.postpone(f)
+		} else {
+			s.end(f)
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitGrace)
+		defer cancel()
+		if err := s.save(ctx); err != nil {
+			f = &Fault{By: PartyCLM, Class: ClassInternal, Transient: true, Err: errors.Join(f, err)}
+		}
+	}
+	switch f.Class {
+	case ClassCAUnavail, ClassCAPending, ClassClock:
+		result.Outcome = OutcomePending
+	}
+	result.Err = f
+	return result
+}
+
+// classify makes a Fault of any error of an effect.
+func (s *session) classify(err error) *Fault {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	var refusal *DeviceError
+	if errors.As(err, &refusal) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrIdentity) ||
+		errors.Is(err, context.DeadlineExceeded) {
+		return deviceFault(err)
+	}
+	return &Fault{By: PartyCLM, Class: ClassInternal, Transient: true, Err: err}
+}
+
+// blameCA spares a device whose misfit another one had too.
+func (s *session) blameCA(ctx context.Context, f *Fault) {
+	since := s.r.Now().Add(-s.r.Policy.BreakerWindow)
+	n, err := s.r.Store.Mismatches(ctx, s.e.CA, s.e.Device, since)
+	f.Uncounted = err == nil && n > 0
+}
+
+// postpone keeps the state and sets the time of the next try.
+func (s *session) postpone(f *Fault) {
+	now := s.r.Now()
+	s.e.Tries++
+	wait := s.r.Policy.backoff(s.e.Tries)
+	if f.After > 0 {
+		wait = min(f.After, s.r.Policy.longestWait())
+	}
+	s.e.NextTry, s.e.LastError = now.Add(wait), f.Error()
+	s.d.NextAttempt, s.d.LastError = s.e.NextTry, f.Error()
+	s.record(EventRetry, f)
+}
+
+// end fails the enrolment. A counted failure brings the device nearer to its
+// quarantine (section V.B of the paper: a pre-established number of attempts,
+// after which the administrator is notified).
+func (s *session) end(f *Fault) {
+	now := s.r.Now()
+	s.record(EventFailed, f)
+	s.e.State, s.e.FailedBy, s.e.LastError = Failed, f.By, f.Error()
+	s.d.LastError = f.Error()
+	s.d.NextAttempt = time.Time{}
+	if floor := s.e.SubmittedAt.Add(s.r.Policy.Floor); !s.e.SubmittedAt.IsZero() && floor.After(now) {
+		s.d.NextAttempt = floor
+	}
+	if f.Uncounted {
+		return
+	}
+	s.d.Attempts++
+	if retry := now.Add(s.r.Policy.backoff(s.d.Attempts)); retry.After(s.d.NextAttempt) {
+		s.d.NextAttempt = retry
+	}
+	if s.d.Attempts >= s.r.Policy.MaxAttempts {
+		s.d.Quarantined = true
+		s.record(EventQuarantined, f)
+	}
+}
+
+func (s *session) record(kind EventKind, f *Fault) {
+	s.events = append(s.events, Event{
+		At: s.r.Now(), Device: s.e.Device, Enrolment: s.e.ID, State: s.e.State, Kind: kind,
+		Class: f.Class, By: f.By, Message: f.Error(),
+	})
+	s.r.Log.Warn("enrolment "+string(kind), "device", s.e.Device, "enrolment", s.e.ID, "state", s.e.State,
+		"class", f.Class, "by", f.By, "error", f.Error())
+}

@@ -1,0 +1,49 @@
+package enrol
+
+import (
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/fleet"
+)
+
+// Policy is what an operator decides about enrolments.
+type Policy struct {
+	MaxAttempts   int           // counted failures before a device is quarantined
+	Floor         time.Duration // least time between two requests to the CA for one device
+	ConfirmWithin time.Duration // how long a device waits for its confirmation
+	RetryFirst    time.Duration // wait after the first transient failure; doubles with each
+	RetryLongest  time.Duration // up to this
+	Poll          time.Duration // wait after PENDING, unless the CA says
+	HookTries     int           // failed activations before the enrolment ends
+	BreakerDevice int           // devices with an unfitting answer that open the CA's breaker
+	BreakerWindow time.Duration // within this time
+	Window        fleet.Window  // when a certificate is renewed
+}
+
+// DefaultPolicy suits certificates of a day and more.
+func DefaultPolicy() Policy {
+	return Policy{
+		MaxAttempts: 3, Floor: 10 * time.Minute, ConfirmWithin: 10 * time.Minute,
+		RetryFirst: time.Minute, RetryLongest: time.Hour, Poll: 5 * time.Minute, HookTries: 3,
+		BreakerDevice: 2, BreakerWindow: 15 * time.Minute, Window: fleet.DefaultWindow(),
+	}
+}
+
+// backoff is the wait after the n-th transient failure in a row, n from 1.
+func (p Policy) backoff(n int) time.Duration {
+	d := p.RetryFirst
+	for ; n > 1 && d < p.RetryLongest; n-- {
+		d *= 2
+	}
+	return min(d, p.RetryLongest)
+}
+
+// longestWait is the furthest ahead that any stored time of a retry can lie.
+func (p Policy) longestWait() time.Duration {
+	return 2 * max(p.RetryLongest, p.Floor, p.Poll)
+}
+
+// Waiting reports whether the device's next try is still ahead at now.
+func (p Policy) Waiting(d fleet.Device, now time.Time) bool {
+	return fleet.Waits(d.NextAttempt, now, p.longestWait())
+}

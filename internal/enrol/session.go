@@ -1,0 +1,160 @@
+package enrol
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// session is one run of one enrolment: the durable value, and what lives only
+// as long as the process does.
+type session struct {
+	r      *Runner
+	e      *Enrolment
+	d      fleet.Device
+	dev    Device  // nil until first needed, or after it broke
+	csr    []byte  // nil after a restart
+	events []Event // not stored yet
+}
+
+// call does one exchange on the session's channel, which it opens when first
+// needed. If a channel that had worked gives no answer (the device may have
+// restarted meanwhile) it is opened anew, once.
+func (s *session) call(ctx context.Context, exchange func(Device) error) error {
+	used := s.dev != nil
+	if !used {
+		if err := s.dial(ctx); err != nil {
+			return err
+		}
+	}
+	err := exchange(s.dev)
+	if err == nil || !errors.Is(err, ErrUnreachable) {
+		return err
+	}
+	s.hangUp()
+	if !used || ctx.Err() != nil {
+		return err
+	}
+	if err := s.dial(ctx); err != nil {
+		return err
+	}
+	return exchange(s.dev)
+}
+
+func (s *session) dial(ctx context.Context) error {
+	dev, err := s.r.Dialer.Dial(ctx, s.d)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", s.d.Name, err)
+	}
+	s.dev = dev
+	if id := dev.Identity(); id.Compare(s.d.Identity) > 0 {
+		s.d.Identity = id
+	}
+	s.e.Identity = dev.Identity()
+	return nil
+}
+
+func (s *session) hangUp() {
+	if s.dev == nil {
+		return
+	}
+	if err := s.dev.Close(); err != nil {
+		s.r.Log.Debug("close channel", "device", s.d.Name, "error", err)
+	}
+	s.dev = nil
+}
+
+// moveTo enters a state after an effect that began at a time.
+func (s *session) moveTo(next State, began time.Time) {
+	now := s.r.Now()
+	s.events = append(s.events, Event{
+		At: now, Device: s.e.Device, Enrolment: s.e.ID, State: s.e.State, Kind: EventProgress,
+		Message: string(next), Took: now.Sub(began),
+	})
+	s.e.State, s.e.Tries, s.e.NextTry, s.e.LastError = next, 0, time.Time{}, ""
+}
+
+func (s *session) warn(message string) {
+	s.events = append(s.events, Event{
+		At: s.r.Now(), Device: s.e.Device, Enrolment: s.e.ID, State: s.e.State, Kind: EventWarning, Message: message,
+	})
+	s.r.Log.Warn(message, "device", s.e.Device, "enrolment", s.e.ID)
+}
+
+// save commits the enrolment, the device's row and the events since the last
+// commit. It does nothing if there is nothing new.
+func (s *session) save(ctx context.Context) error {
+	if s.e.Revision > 0 && len(s.events) == 0 {
+		return nil
+	}
+	s.e.UpdatedAt = s.r.Now()
+	if err := s.r.Store.Commit(ctx, Change{Enrolment: s.e, Device: &s.d, Events: s.events}); err != nil {
+		return fmt.Errorf("store enrolment: %w", err)
+	}
+	s.events = nil
+	return nil
+}
+
+// checkResponse checks a device's proof and makes it a receipt.
+func (s *session) checkResponse(id ibc.Identity, nonce [NonceSize]byte, v VerifyResponse) (Receipt, error) {
+	leaf, err := x509.ParseCertificate(s.e.Certificate)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	params, err := s.r.Params(id.Epoch)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("parameters of epoch %d: %w", id.Epoch, err)
+	}
+	receipt := Receipt{
+		Identity: id, Nonce: nonce, Possession: v.Possession, Statement: v.Statement, ParamsID: params.ID(),
+		Certificate: v.Certificate, SPKI: sha256.Sum256(leaf.RawSubjectPublicKeyInfo),
+	}
+	return receipt, CheckReceipt(params, s.e.ID, leaf, receipt)
+}
+
+// checkValidity judges the dates of a certificate that may have waited since
+// it was issued, with a clock that may be wrong.
+func checkValidity(e *Enrolment, leaf *x509.Certificate, now time.Time) error {
+	if leaf.NotAfter.After(now) {
+		return nil
+	}
+	end := leaf.NotAfter.UTC().Format(time.RFC3339)
+	switch {
+	case leaf.NotAfter.After(e.IssuedAt):
+		return &Fault{By: PartyCLM, Class: ClassCLMVerify, Uncounted: true,
+			Err: fmt.Errorf("%w: it expired at %s, before it could be installed", ErrCertificate, end)}
+	case !e.CADate.IsZero() && leaf.NotAfter.After(e.CADate):
+		if now.Sub(e.IssuedAt) >= leaf.NotAfter.Sub(e.CADate) {
+			return &Fault{By: PartyCLM, Class: ClassClock, Uncounted: true,
+				Err: fmt.Errorf("%w: it expired while our clock was wrong", ErrCertificate)}
+		}
+		return &Fault{By: PartyCLM, Class: ClassClock, Transient: true,
+			Err: fmt.Errorf("our clock says %s, the CA's said %s: a certificate valid until %s cannot be judged",
+				now.UTC().Format(time.RFC3339), e.CADate.UTC().Format(time.RFC3339), end)}
+	}
+	return misfit(&CAMismatch{What: "a certificate that expired at " + end})
+}
+
+// misfit makes a Fault of what PreVerify and ParseChain say about a CA's
+// authenticated answer.
+func misfit(err error) *Fault {
+	var mismatch *CAMismatch
+	if errors.As(err, &mismatch) {
+		return &Fault{By: PartyCA, Class: ClassCAMismatch, Err: err}
+	}
+	return &Fault{By: PartyCLM, Class: ClassCLMVerify, Err: err}
+}
+
+func rawCertificates(certificates []*x509.Certificate) [][]byte {
+	out := make([][]byte, len(certificates))
+	for i, c := range certificates {
+		out[i] = c.Raw
+	}
+	return out
+}
