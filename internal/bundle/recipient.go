@@ -1,0 +1,187 @@
+package bundle
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+
+	"filippo.io/age"
+)
+
+// Recipient is whom a bundle is sealed to.
+type Recipient struct {
+	age  age.Recipient
+	text string
+	hash [32]byte
+}
+
+// maxRecipientLen bounds the text of a recipient; a hybrid one has 1,959
+// characters.
+const maxRecipientLen = 4096
+
+// ParseRecipient parses an age recipient: "age1pq1…" (ML-KEM-768 with X25519,
+// the default of the product) or "age1…" (X25519). Errors wrap ErrFormat.
+func ParseRecipient(s string) (Recipient, error) {
+	if len(s) > maxRecipientLen {
+		return Recipient{}, fmt.Errorf("%w: an age recipient of %d characters", ErrFormat, len(s))
+	}
+	if strings.HasPrefix(s, "age1pq1") {
+		r, err := age.ParseHybridRecipient(s)
+		if err != nil {
+			return Recipient{}, fmt.Errorf("%w: not a post-quantum age recipient (age1pq1…)", ErrFormat)
+		}
+		return keyRecipient(r, r.String()), nil
+	}
+	r, err := age.ParseX25519Recipient(s)
+	if err != nil {
+		// The text stays out of the error: it may be a private key by mistake.
+		return Recipient{}, fmt.Errorf("%w: not an age recipient (age1pq1… or age1…)", ErrFormat)
+	}
+	return keyRecipient(r, r.String()), nil
+}
+
+// ParseRecipientFile parses the content of a recipient file: one recipient on
+// one line; empty lines and lines that begin with '#' are ignored. Errors wrap
+// ErrFormat.
+func ParseRecipientFile(data []byte) (Recipient, error) {
+	var found string
+	for line := range bytes.Lines(data) {
+		text := strings.TrimSpace(string(line))
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		if found != "" {
+			return Recipient{}, fmt.Errorf("%w: more than one recipient", ErrFormat)
+		}
+		found = text
+	}
+	if found == "" {
+		return Recipient{}, fmt.Errorf("%w: no recipient", ErrFormat)
+	}
+	return ParseRecipient(found)
+}
+
+func keyRecipient(r age.Recipient, text string) Recipient {
+	return Recipient{age: r, text: text, hash: sha256.Sum256([]byte(text))}
+}
+
+// PassphraseRecipient seals to a passphrase (age scrypt). The hash identifies
+// the recipient in the PKG's ledger: no public function of a passphrase may,
+// since it could be guessed from it. logN is the work factor; 0 means age's
+// default of 18, about a second on a PC.
+func PassphraseRecipient(passphrase []byte, hash [32]byte, logN int) (Recipient, error) {
+	r, err := age.NewScryptRecipient(string(passphrase))
+	if err != nil {
+		return Recipient{}, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	if logN != 0 {
+		r.SetWorkFactor(logN)
+	}
+	return Recipient{age: r, hash: hash}, nil
+}
+
+// Hash returns what a bundle's payload and the ledger call the recipient: the
+// SHA-256 of its text, or the hash given with a passphrase.
+func (r Recipient) Hash() [32]byte { return r.hash }
+
+// String returns the recipient's text; "passphrase" if it is one.
+func (r Recipient) String() string {
+	if r.text == "" {
+		return "passphrase"
+	}
+	return r.text
+}
+
+// Opener opens bundles: the private half of a Recipient.
+type Opener struct {
+	identity  age.Identity
+	recipient *[32]byte // nil: a passphrase, which has no public hash
+}
+
+// maxWorkFactor bounds the scrypt work that a file may ask for: four times the
+// default.
+const maxWorkFactor = 20
+
+// PassphraseOpener opens what was sealed to a passphrase.
+func PassphraseOpener(passphrase []byte) (Opener, error) {
+	i, err := age.NewScryptIdentity(string(passphrase))
+	if err != nil {
+		return Opener{}, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	i.SetMaxWorkFactor(maxWorkFactor)
+	return Opener{identity: i}, nil
+}
+
+// GenerateOpener makes a post-quantum hybrid key. It returns the text to keep
+// secret ("AGE-SECRET-KEY-PQ-1…") and the recipient to publish.
+func GenerateOpener() (secret []byte, recipient Recipient, err error) {
+	i, err := age.GenerateHybridIdentity()
+	if err != nil {
+		return nil, Recipient{}, err
+	}
+	return []byte(i.String()), keyRecipient(i.Recipient(), i.Recipient().String()), nil
+}
+
+// ParseOpener parses the secret text of an age key, hybrid or X25519, one
+// trailing newline allowed, and returns its recipient too. Errors wrap
+// ErrFormat and never hold the text.
+func ParseOpener(secret []byte) (Opener, Recipient, error) {
+	text := string(bytes.TrimSuffix(secret, []byte("\n")))
+	if strings.HasPrefix(text, "AGE-SECRET-KEY-PQ-1") {
+		i, err := age.ParseHybridIdentity(text)
+		if err != nil {
+			return Opener{}, Recipient{}, fmt.Errorf("%w: not a post-quantum age identity", ErrFormat)
+		}
+		o, r := keyOpener(i, keyRecipient(i.Recipient(), i.Recipient().String()))
+		return o, r, nil
+	}
+	i, err := age.ParseX25519Identity(text)
+	if err != nil {
+		return Opener{}, Recipient{}, fmt.Errorf("%w: not an age identity (AGE-SECRET-KEY-…)", ErrFormat)
+	}
+	o, r := keyOpener(i, keyRecipient(i.Recipient(), i.Recipient().String()))
+	return o, r, nil
+}
+
+func keyOpener(i age.Identity, r Recipient) (Opener, Recipient) {
+	return Opener{identity: i, recipient: &r.hash}, r
+}
+
+// SealedTo names the kinds of recipient an age file is sealed to, without any
+// key: "mlkem768x25519", "X25519" or "scrypt". Errors wrap ErrFormat.
+func SealedTo(sealed []byte) ([]string, error) {
+	header, err := age.ExtractHeader(bytes.NewReader(sealed))
+	if err != nil {
+		return nil, fmt.Errorf("%w: not an age file", ErrFormat)
+	}
+	var kinds []string
+	for line := range bytes.Lines(header) {
+		if stanza, ok := bytes.CutPrefix(line, []byte("-> ")); ok {
+			kind, _, _ := strings.Cut(strings.TrimSpace(string(stanza)), " ")
+			kinds = append(kinds, kind)
+		}
+	}
+	if len(kinds) == 0 {
+		return nil, fmt.Errorf("%w: an age file without recipient", ErrFormat)
+	}
+	return kinds, nil
+}
+
+// refusal turns an error of age.Decrypt into one that says what to do.
+func (o Opener) refusal(kinds []string, err error) error {
+	scrypt := len(kinds) == 1 && kinds[0] == "scrypt"
+	var mismatch *age.NoIdentityMatchError
+	switch {
+	case o.recipient == nil && !scrypt:
+		return fmt.Errorf("%w: it is sealed to an age key, not to a passphrase", ErrRecipient)
+	case o.recipient != nil && scrypt:
+		return fmt.Errorf("%w: it is sealed to a passphrase, not to an age key", ErrRecipient)
+	case !errors.As(err, &mismatch):
+		return fmt.Errorf("%w: the sealed file is damaged: %w", ErrFormat, err)
+	case scrypt:
+		return ErrPassphrase
+	}
+	return ErrRecipient
+}

@@ -1,0 +1,182 @@
+package bundle
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"filippo.io/age"
+
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// Signer makes PKG statements; *ibc.MasterSecret is one.
+type Signer interface {
+	Sign(kind ibc.Kind, document []byte) ([]byte, error)
+}
+
+// Seal signs the payload of b, to whose recipient field it writes, and seals
+// it with its key to one recipient. It returns the age file and the SHA-256 of
+// the signed payload, which is what the ledger records.
+func Seal(b *Bundle, signer Signer, to Recipient) (sealed []byte, payloadHash Hash, err error) {
+	b.Recipient = Hash(to.hash)
+	document, err := b.Payload()
+	if err != nil {
+		return nil, Hash{}, err
+	}
+	if b.Key == nil || b.Key.Identity() != b.Identity || b.Key.Params().ID() != b.Params.ID() {
+		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w", b.Identity, ibc.ErrKey)
+	}
+	signature, err := signer.Sign(ibc.KindBundle, document)
+	if err != nil {
+		return nil, Hash{}, fmt.Errorf("sign bundle of %s: %w", b.Identity, err)
+	}
+	plain := appendEnvelope(nil, document, signature, b.Key)
+	defer clear(plain)
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, to.age)
+	if err == nil {
+		_, err = w.Write(plain)
+		err = errors.Join(err, w.Close())
+	}
+	if err != nil {
+		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w", b.Identity, err)
+	}
+	if out.Len() > MaxSize {
+		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w: %d bytes", b.Identity, ErrFormat, out.Len())
+	}
+	return out.Bytes(), sha256.Sum256(document), nil
+}
+
+// envelope is the plaintext of the age file.
+type envelope struct {
+	Version   int       `json:"version"`
+	Payload   []byte    `json:"payload"`
+	Signature hexBytes  `json:"signature"`
+	Key       secretHex `json:"key"`
+}
+
+// appendEnvelope encodes the envelope by hand into a buffer of its own, since
+// encoding/json would leave copies of the key behind.
+func appendEnvelope(out, document, signature []byte, key *ibc.PrivateKey) []byte {
+	d := key.Bytes()
+	defer clear(d)
+	size := base64.StdEncoding.EncodedLen(len(document)) + 2*(len(signature)+len(d)) + 128
+	out = append(make([]byte, 0, len(out)+size), out...)
+	out = fmt.Appendf(out, `{"version":%d,"payload":"`, Version)
+	out = base64.StdEncoding.AppendEncode(out, document)
+	out = append(out, `","signature":"`...)
+	out = hex.AppendEncode(out, signature)
+	out = append(out, `","key":"`...)
+	out = hex.AppendEncode(out, d)
+	return append(out, `"}`...)
+}
+
+// Open opens an age file of at most MaxSize bytes and checks everything that
+// it can by itself: that it was sealed for the opener, its version and form,
+// the PKG's signature under the parameters inside, and the key by its pairing.
+// The caller checks whose parameters they are (Bundle.HeldTo).
+//
+// Errors wrap ErrFormat, ErrVersion, ErrRecipient, ErrPassphrase,
+// ibc.ErrSignature or ibc.ErrKey.
+func Open(sealed []byte, opener Opener) (*Bundle, error) {
+	b, err := open(sealed, opener)
+	if err != nil {
+		return nil, fmt.Errorf("open bundle: %w", err)
+	}
+	return b, nil
+}
+
+func open(sealed []byte, opener Opener) (*Bundle, error) {
+	if len(sealed) > MaxSize {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrFormat, MaxSize)
+	}
+	kinds, err := SealedTo(sealed)
+	if err != nil {
+		return nil, err
+	}
+	r, err := age.Decrypt(bytes.NewReader(sealed), opener.identity)
+	if err != nil {
+		return nil, opener.refusal(kinds, err)
+	}
+	plain := make([]byte, len(sealed)) // the plaintext is shorter than the file
+	defer clear(plain)
+	n, err := io.ReadFull(r, plain)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fmt.Errorf("%w: the sealed file is damaged", ErrFormat)
+	}
+	return parseEnvelope(plain[:n], opener)
+}
+
+func parseEnvelope(plain []byte, opener Opener) (*Bundle, error) {
+	var e envelope
+	defer func() { clear(e.Key) }()
+	if err := decode(plain, &e); err != nil {
+		return nil, err
+	}
+	b, err := parsePayload(e.Payload)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.Params.VerifyStatement(ibc.KindBundle, e.Payload, e.Signature); err != nil {
+		return nil, fmt.Errorf("payload of %s: %w", b.Identity, err)
+	}
+	if opener.recipient != nil && Hash(*opener.recipient) != b.Recipient {
+		return nil, fmt.Errorf("%w: the PKG sealed the bundle of %s for the recipient with SHA-256 %s, somebody resealed it for this one", ErrRecipient, b.Identity, b.Recipient)
+	}
+	if b.Key, err = ibc.NewPrivateKey(b.Params, b.Identity, e.Key); err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	return b, nil
+}
+
+// decode parses one JSON object into v after its version was found to be ours.
+// Unknown keys are ignored.
+func decode(data []byte, v any) error {
+	var probe struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &probe); err != nil {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	if probe.Version != Version {
+		return fmt.Errorf("%w: %d, this release reads %d", ErrVersion, probe.Version, Version)
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return nil
+}
+
+// hexBytes is a byte string, hex in JSON.
+type hexBytes []byte
+
+// MarshalText implements encoding.TextMarshaler.
+func (h hexBytes) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *hexBytes) UnmarshalText(text []byte) (err error) {
+	*h, err = hex.DecodeString(string(text))
+	return err
+}
+
+// secretHex is hexBytes for a secret: it leaves no copy behind.
+type secretHex []byte
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (h *secretHex) UnmarshalJSON(data []byte) error {
+	if len(data) < 2 || data[0] != '"' || data[len(data)-1] != '"' {
+		return errors.New("the key is not a string")
+	}
+	digits := data[1 : len(data)-1]
+	*h = make([]byte, hex.DecodedLen(len(digits)))
+	if _, err := hex.Decode(*h, digits); err != nil {
+		return errors.New("the key is not in hex")
+	}
+	return nil
+}

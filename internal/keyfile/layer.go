@@ -1,0 +1,96 @@
+package keyfile
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// File is a file open for writing.
+type File interface {
+	io.Writer
+	// Sync makes the content written so far durable.
+	Sync() error
+	Close() error
+}
+
+// Layer is what durable writes need of a file system. Paths are native.
+type Layer interface {
+	// Create opens a new file for writing; one that exists is an error.
+	Create(path string, perm fs.FileMode) (File, error)
+	// Append opens a file that exists for writing at its end.
+	Append(path string) (File, error)
+	// Rename moves a file; with replace false, an existing target is
+	// fs.ErrExist.
+	Rename(from, to string, replace bool) error
+	Remove(path string) error
+	// Truncate cuts a file to size and makes that durable.
+	Truncate(path string, size int64) error
+	Mkdir(path string, perm fs.FileMode) error
+	// SyncDir makes the entries of a directory durable.
+	SyncDir(path string) error
+}
+
+// OS is the Layer of the operating system.
+type OS struct{}
+
+// Create implements Layer.
+func (OS) Create(path string, perm fs.FileMode) (File, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+}
+
+// Append implements Layer.
+func (OS) Append(path string) (File, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+}
+
+// Rename implements Layer. Where the file system cannot refuse to replace by
+// itself (some FUSE drivers), the target is looked for first.
+func (OS) Rename(from, to string, replace bool) error {
+	if replace {
+		return os.Rename(from, to)
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTSUP):
+		if _, err := os.Lstat(to); err == nil {
+			return &os.LinkError{Op: "rename", Old: from, New: to, Err: fs.ErrExist}
+		}
+		return os.Rename(from, to)
+	}
+	return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+}
+
+// Remove implements Layer.
+func (OS) Remove(path string) error { return os.Remove(path) }
+
+// Truncate implements Layer.
+func (OS) Truncate(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Sync(), f.Close())
+}
+
+// Mkdir implements Layer.
+func (OS) Mkdir(path string, perm fs.FileMode) error { return os.Mkdir(path, perm) }
+
+// SyncDir implements Layer. A file system that cannot sync a directory says
+// EINVAL; there is nothing better to do on it.
+func (OS) SyncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, unix.EINVAL) {
+		err = nil
+	}
+	return errors.Join(err, d.Close())
+}

@@ -1,0 +1,201 @@
+package keyfile
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// tempMark is part of the name of every temporary file.
+const tempMark = ".tmp-"
+
+// Files writes durably through a Layer. The zero value uses the operating
+// system. It is safe for concurrent use.
+type Files struct{ layer Layer }
+
+// On returns Files that write through layer.
+func On(layer Layer) Files { return Files{layer} }
+
+func (f Files) fs() Layer {
+	if f.layer == nil {
+		return OS{}
+	}
+	return f.layer
+}
+
+// WriteDurable writes a file durably, replacing what is there.
+func WriteDurable(path string, data []byte, perm fs.FileMode) error {
+	return Files{}.WriteDurable(path, data, perm)
+}
+
+// CreateDurable writes a file durably; one that exists is an error that wraps
+// ErrExists, and is left alone.
+func CreateDurable(path string, data []byte, perm fs.FileMode) error {
+	return Files{}.CreateDurable(path, data, perm)
+}
+
+// WriteDurable writes a file durably, replacing what is there.
+func (f Files) WriteDurable(path string, data []byte, perm fs.FileMode) error {
+	b := f.NewBatch()
+	if err := b.Write(path, data, perm); err != nil {
+		return err
+	}
+	return b.Commit()
+}
+
+// CreateDurable writes a file durably; one that exists is an error that wraps
+// ErrExists, and is left alone.
+func (f Files) CreateDurable(path string, data []byte, perm fs.FileMode) error {
+	b := f.NewBatch()
+	if err := b.Create(path, data, perm); err != nil {
+		return err
+	}
+	return b.Commit()
+}
+
+// Batch writes several files and syncs each of their directories once. What
+// was written is durable when Commit has returned nil. It is not safe for
+// concurrent use.
+type Batch struct {
+	files Files
+	dirs  map[string]bool
+}
+
+// NewBatch starts a batch.
+func (f Files) NewBatch() *Batch { return &Batch{files: f, dirs: map[string]bool{}} }
+
+// Write adds a file, replacing what is there.
+func (b *Batch) Write(path string, data []byte, perm fs.FileMode) error {
+	return b.put(path, data, perm, true)
+}
+
+// Create adds a file; one that exists is an error that wraps ErrExists.
+func (b *Batch) Create(path string, data []byte, perm fs.FileMode) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("create %s: %w", path, ErrExists)
+	}
+	return b.put(path, data, perm, false)
+}
+
+func (b *Batch) put(path string, data []byte, perm fs.FileMode, replace bool) error {
+	layer := b.files.fs()
+	temp, err := b.files.writeTemp(path, data, perm)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := layer.Rename(temp, path, replace); err != nil {
+		_ = layer.Remove(temp)
+		if errors.Is(err, fs.ErrExist) && !replace {
+			return fmt.Errorf("create %s: %w", path, ErrExists)
+		}
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	b.dirs[filepath.Dir(path)] = true
+	return nil
+}
+
+// Commit makes the directory entries of the batch durable.
+func (b *Batch) Commit() error {
+	for dir := range b.dirs {
+		if err := b.files.fs().SyncDir(dir); err != nil {
+			return fmt.Errorf("sync directory %s: %w", dir, err)
+		}
+		delete(b.dirs, dir)
+	}
+	return nil
+}
+
+func (f Files) writeTemp(path string, data []byte, perm fs.FileMode) (string, error) {
+	var suffix [8]byte
+	if _, err := rand.Read(suffix[:]); err != nil {
+		return "", fmt.Errorf("read random: %w", err)
+	}
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempMark+hex.EncodeToString(suffix[:]))
+	file, err := f.fs().Create(temp, perm)
+	if err != nil {
+		return "", err
+	}
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		_ = f.fs().Remove(temp)
+		return "", err
+	}
+	return temp, nil
+}
+
+// AppendDurable adds data to the end of a file that exists and makes it
+// durable. A crash may leave any prefix of data.
+func (f Files) AppendDurable(path string, data []byte) error {
+	file, err := f.fs().Append(path)
+	if err != nil {
+		return fmt.Errorf("append to %s: %w", path, err)
+	}
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("append to %s: %w", path, err)
+	}
+	return nil
+}
+
+// TruncateDurable cuts a file to size.
+func (f Files) TruncateDurable(path string, size int64) error {
+	if err := f.fs().Truncate(path, size); err != nil {
+		return fmt.Errorf("truncate %s: %w", path, err)
+	}
+	return nil
+}
+
+// RemoveDurable removes a file; that it does not exist is no error.
+func (f Files) RemoveDurable(path string) error {
+	err := f.fs().Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = f.fs().SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
+}
+
+// Sweep removes the temporary files that interrupted writes left in dir. The
+// caller holds the lock of whoever writes there.
+func (f Files) Sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("sweep %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		if !isTemp(e.Name()) || !e.Type().IsRegular() {
+			continue
+		}
+		if err := f.fs().Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("sweep %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// isTemp reports whether name is one that writeTemp makes: hidden, and marked
+// with 16 hex digits at its end.
+func isTemp(name string) bool {
+	at := len(name) - 16 - len(tempMark)
+	if at < 2 || name[0] != '.' || !strings.HasPrefix(name[at:], tempMark) {
+		return false
+	}
+	_, err := hex.DecodeString(name[at+len(tempMark):])
+	return err == nil
+}
