@@ -42,10 +42,10 @@ func parseG1(b []byte) (*bls12381.G1, error) {
 	}
 	p := new(bls12381.G1)
 	if err := p.SetBytes(b); err != nil {
-		return nil, fmt.Errorf("%w: not a point of G1", ErrEncoding)
-	}
-	if p.IsIdentity() || !p.IsOnG1() {
 		return nil, fmt.Errorf("%w: not a point of prime order in G1", ErrEncoding)
+	}
+	if p.IsIdentity() {
+		return nil, fmt.Errorf("%w: the identity of G1", ErrEncoding)
 	}
 	return p, nil
 }
@@ -57,10 +57,10 @@ func parseG2(b []byte) (*bls12381.G2, error) {
 	}
 	p := new(bls12381.G2)
 	if err := p.SetBytes(b); err != nil {
-		return nil, fmt.Errorf("%w: not a point of G2", ErrEncoding)
-	}
-	if p.IsIdentity() || !p.IsOnG2() {
 		return nil, fmt.Errorf("%w: not a point of prime order in G2", ErrEncoding)
+	}
+	if p.IsIdentity() {
+		return nil, fmt.Errorf("%w: the identity of G2", ErrEncoding)
 	}
 	return p, nil
 }
