@@ -48,11 +48,30 @@ func (s *session) rolledBack(detail string) error {
 		Err: fmt.Errorf("the device has restored its previous certificate: %s", detail)}
 }
 
-// abandon ends an enrolment at a CA that is no longer the one in use; the
-// error wraps ErrNotFound, since the device has no open enrolment afterwards.
-func (s *session) abandon(ctx context.Context) error {
-	s.end(&Fault{By: PartyCLM, Class: ClassSuperseded, Uncounted: true,
-		Err: fmt.Errorf("CA %s is no longer in use", s.e.CA)})
+// abandonStale ends an open enrolment that can lead to nothing any more: at a
+// CA that is no longer the one in use, or with a certificate that expired
+// before it could be activated. The error then wraps ErrNotFound, since the
+// device has no open enrolment afterwards.
+func (s *session) abandonStale(ctx context.Context) error {
+	var why error
+	switch s.e.State {
+	case Requested, CSRReceived, Submitted, Issued:
+		if s.e.CA != s.r.CAName {
+			why = fmt.Errorf("CA %s is no longer in use", s.e.CA)
+		}
+	case PreVerified, Verified:
+		leaf, err := x509.ParseCertificate(s.e.Certificate)
+		if err != nil {
+			return fmt.Errorf("parse the certificate in the store: %w", err)
+		}
+		if !leaf.NotAfter.After(s.r.Now()) {
+			why = fmt.Errorf("%w: it expired before it could be installed", ErrCertificate)
+		}
+	}
+	if why == nil {
+		return nil
+	}
+	s.end(&Fault{By: PartyCLM, Class: ClassSuperseded, Uncounted: true, Err: why})
 	if err := s.save(ctx); err != nil {
 		return err
 	}

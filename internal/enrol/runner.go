@@ -95,8 +95,8 @@ func (r *Runner) begin(ctx context.Context, name string, force bool) (*session, 
 	}
 	s := &session{r: r, d: d}
 	s.e, err = r.Store.OpenEnrolment(ctx, name)
-	if err == nil && s.e.CA != r.CAName && s.e.State != Verified && s.e.State != Activated {
-		err = s.abandon(ctx)
+	if err == nil {
+		err = s.abandonStale(ctx)
 	}
 	if errors.Is(err, ErrNotFound) {
 		s.e, err = r.newEnrolment(d)

@@ -1,0 +1,127 @@
+package enrol_test
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+)
+
+// memStore is enrol.Store in memory. What it returns and keeps are copies, so
+// that only a commit changes it, as with a disk.
+type memStore struct {
+	mu         sync.Mutex
+	devices    map[string]fleet.Device
+	enrolments map[enrol.ID]enrol.Enrolment
+	mismatches []enrol.Event
+	ca         map[enrol.ID]string
+	leased     map[string]bool
+}
+
+func newStore(_ testing.TB, devices ...fleet.Device) *memStore {
+	s := &memStore{
+		devices: map[string]fleet.Device{}, enrolments: map[enrol.ID]enrol.Enrolment{},
+		ca: map[enrol.ID]string{}, leased: map[string]bool{},
+	}
+	for _, d := range devices {
+		s.devices[d.Name] = d
+	}
+	return s
+}
+
+func (s *memStore) Device(_ context.Context, name string) (fleet.Device, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, ok := s.devices[name]
+	if !ok {
+		return d, fmt.Errorf("%w: %s", enrol.ErrNotFound, name)
+	}
+	return d, nil
+}
+
+func (s *memStore) OpenEnrolment(_ context.Context, name string) (*enrol.Enrolment, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.openEnrolment(name)
+}
+
+func (s *memStore) openEnrolment(name string) (*enrol.Enrolment, error) {
+	for _, e := range s.enrolments {
+		if e.Device == name && !e.State.Final() {
+			return &e, nil
+		}
+	}
+	return nil, enrol.ErrNotFound
+}
+
+func (s *memStore) Commit(_ context.Context, c enrol.Change) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.enrolments[c.Enrolment.ID].Revision != c.Enrolment.Revision {
+		return enrol.ErrConflict
+	}
+	if open, err := s.openEnrolment(c.Enrolment.Device); err == nil && open.ID != c.Enrolment.ID {
+		return enrol.ErrConflict
+	}
+	c.Enrolment.Revision++
+	s.enrolments[c.Enrolment.ID] = *c.Enrolment
+	if c.Device != nil {
+		s.devices[c.Device.Name] = *c.Device
+	}
+	for _, e := range c.Events {
+		if e.Class == enrol.ClassCAMismatch {
+			s.ca[e.Enrolment] = c.Enrolment.CA
+			s.mismatches = append(s.mismatches, e)
+		}
+	}
+	return nil
+}
+
+func (s *memStore) SerialOwner(_ context.Context, issuer []byte, serial string) (enrol.ID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, e := range s.enrolments {
+		c, err := x509.ParseCertificate(e.Certificate)
+		if err == nil && string(c.RawIssuer) == string(issuer) && enrol.Describe(c).Serial == serial {
+			return id, nil
+		}
+	}
+	return enrol.ID{}, enrol.ErrNotFound
+}
+
+func (s *memStore) Mismatches(_ context.Context, ca, except string, since time.Time) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	devices := map[string]bool{}
+	for _, e := range s.mismatches {
+		if s.ca[e.Enrolment] == ca && e.Device != except && !e.At.Before(since) {
+			devices[e.Device] = true
+		}
+	}
+	return len(devices), nil
+}
+
+// AddMismatch records another device's mismatch.
+func (s *memStore) AddMismatch(ca, name string, at time.Time) {
+	s.ca[enrol.ID{0xff}] = ca
+	s.mismatches = append(s.mismatches, enrol.Event{At: at, Device: name, Enrolment: enrol.ID{0xff}})
+}
+
+func (s *memStore) Lease(_ context.Context, name string) (func(), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leased[name] {
+		return nil, enrol.ErrLeased
+	}
+	s.leased[name] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.leased, name)
+	}, nil
+}

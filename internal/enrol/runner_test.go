@@ -1,0 +1,514 @@
+package enrol_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// cutStore is a store with cut points before and after each commit.
+type cutStore struct {
+	enrol.Store
+	w       *world
+	commits int
+}
+
+func (s *cutStore) Commit(ctx context.Context, c enrol.Change) error {
+	s.w.point()
+	defer s.w.point()
+	s.commits++
+	return s.Store.Commit(ctx, c)
+}
+
+const device = "plc-0001"
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
+	w.master = must[*ibc.MasterSecret](t)(ibc.Setup(rand.Reader, 1))
+	id := must[ibc.Identity](t)(ibc.NewIdentity(ibc.RoleDevice, device, 1, 1))
+	w.device = &model{w: w, key: must[*ibc.PrivateKey](t)(w.master.Extract(id)), refuse: map[string]error{}, calls: map[string]int{}}
+	w.ca = newCA(w, "lab CA")
+	w.store = newStore(t, fleet.Device{Name: device, Identity: id, Address: "192.0.2.1:5684"})
+	w.restart()
+	return w
+}
+
+// restart is a new process of the CLM on the same store.
+func (w *world) restart() {
+	policy := enrol.DefaultPolicy()
+	policy.MaxAttempts = 2
+	w.runner = &enrol.Runner{
+		Store: &cutStore{Store: w.store, w: w}, Dialer: w.device, CA: w.ca, CAName: "lab", Policy: policy,
+		Params: func(uint32) (*ibc.Params, error) { return w.master.Params(), nil },
+		Now:    func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+}
+
+func (w *world) run(force bool) enrol.Result {
+	return w.runner.Run(context.Background(), device, force)
+}
+
+func (w *world) row() fleet.Device {
+	w.t.Helper()
+	return must[fleet.Device](w.t)(w.store.Device(context.Background(), device))
+}
+
+func (w *world) open() *enrol.Enrolment {
+	w.t.Helper()
+	e, err := w.store.OpenEnrolment(context.Background(), device)
+	if errors.Is(err, enrol.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return e
+}
+
+// checkWhole is the invariant of a finished enrolment: the certificate that is
+// active on the device is the one that the inventory records, confirmed.
+func (w *world) checkWhole() {
+	w.t.Helper()
+	d := w.row()
+	if d.Certificate == nil || w.device.active == nil {
+		w.t.Fatal("no active certificate")
+	}
+	if got := sha256.Sum256(w.device.active.certificate); got != d.Certificate.SHA256 {
+		w.t.Errorf("active on the device: %x, in the inventory: %x", got[:4], d.Certificate.SHA256[:4])
+	}
+	if !w.device.confirmed {
+		w.t.Error("the device still waits for its confirmation")
+	}
+	if d.State(w.now) != fleet.Operational || d.Attempts != 0 || d.LastError != "" || !d.NextAttempt.IsZero() {
+		w.t.Errorf("row: %+v", d)
+	}
+	if e := w.open(); e != nil {
+		w.t.Errorf("an enrolment is open in state %s", e.State)
+	}
+}
+
+// expect runs once and wants an outcome and a piece of the error.
+func (w *world) expect(force bool, want enrol.Outcome, class enrol.Class, text string) *enrol.Fault {
+	w.t.Helper()
+	result := w.run(force)
+	var f *enrol.Fault
+	if result.Outcome != want || !errors.As(result.Err, &f) || f.Class != class || !strings.Contains(f.Error(), text) {
+		w.t.Fatalf("outcome %s, error %v (%+v); want %s, %s, %q", result.Outcome, result.Err, f, want, class, text)
+	}
+	return f
+}
+
+func (w *world) renewed(force bool) {
+	w.t.Helper()
+	if result := w.run(force); result.Outcome != enrol.OutcomeRenewed {
+		w.t.Fatalf("%s: %v", result.Outcome, result.Err)
+	}
+	w.checkWhole()
+}
+
+func TestEnrolAndRenew(t *testing.T) {
+	w := newWorld(t)
+	w.renewed(false)
+	first := w.row()
+	if lifetime := first.Certificate.NotAfter.Sub(w.now); first.RenewAt.Before(w.now.Add(lifetime*32/100)) || first.RenewAt.After(w.now.Add(lifetime/2)) {
+		t.Errorf("renew at %s", first.RenewAt)
+	}
+	if first.Due(w.now) || !first.Due(first.RenewAt) {
+		t.Error("due at the wrong time")
+	}
+	w.now = w.now.Add(48 * time.Hour) // expired: renews like any other
+	if w.row().State(w.now) != fleet.NotOperational {
+		t.Error("operational with an expired certificate")
+	}
+	w.renewed(false)
+	if w.row().Certificate.SHA256 == first.Certificate.SHA256 {
+		t.Error("not renewed")
+	}
+	if w.device.dials != 2 {
+		t.Errorf("%d connections for two enrolments", w.device.dials)
+	}
+}
+
+// TestCommits: three commits for an enrolment, as decided.
+func TestCommits(t *testing.T) {
+	w := newWorld(t)
+	w.renewed(false)
+	if n := w.runner.Store.(*cutStore).commits; n != 3 {
+		t.Errorf("%d commits", n)
+	}
+}
+
+// TestEveryCut kills the CLM before and after every effect of every state, and
+// then lets a new process resume. A CA that issues twice for a repeated request
+// makes the orphan visible.
+func TestEveryCut(t *testing.T) {
+	total := func() int {
+		w := newWorld(t)
+		w.renewed(false)
+		return w.points
+	}()
+	if total < 14 {
+		t.Fatalf("only %d cut points", total)
+	}
+	for cut := 1; cut <= total; cut++ {
+		for _, rolledBack := range []bool{false, true} {
+			w := newWorld(t)
+			w.renewed(false)
+			before := w.row().Certificate.SHA256
+			w.now = w.now.Add(24 * time.Hour)
+			w.points, w.cut = 0, cut
+			w.runUntilKilled()
+			w.cut = 0
+			if rolledBack && w.device.active != nil && !w.device.confirmed {
+				w.device.rollBack()
+			}
+			w.restart()
+			w.now = w.now.Add(2 * time.Hour)
+			if w.row().Certificate.SHA256 == before { // else it died after the last commit
+				w.renewed(false)
+			}
+			w.checkWhole()
+			if w.row().Certificate.SHA256 == before {
+				t.Errorf("cut %d: not renewed", cut)
+			}
+			for id, n := range w.ca.issued {
+				if n > 2 {
+					t.Errorf("cut %d: %d certificates for transaction %s", cut, n, id)
+				}
+			}
+			if len(w.ca.issued) > 2 {
+				t.Errorf("cut %d: %d transactions for two enrolments: a submitted one was forgotten", cut, len(w.ca.issued))
+			}
+		}
+	}
+}
+
+func (w *world) runUntilKilled() {
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(killed); !ok {
+				panic(r)
+			}
+		}
+	}()
+	w.run(true)
+	w.t.Fatalf("cut %d was not reached", w.cut)
+}
+
+func TestTransientFailuresKeepTheState(t *testing.T) {
+	unreachable := errors.Join(enrol.ErrUnreachable, errors.New("no route"))
+	for _, tt := range []struct {
+		call  string
+		state enrol.State
+	}{
+		{"dial", enrol.Requested}, {"csr", enrol.Requested}, {"verify", enrol.PreVerified},
+		{"activate", enrol.Verified}, {"status", enrol.Activated}, {"confirm", enrol.Activated},
+	} {
+		t.Run(tt.call, func(t *testing.T) {
+			w := newWorld(t)
+			w.device.refuse[tt.call] = unreachable
+			w.expect(false, enrol.OutcomeFailed, enrol.ClassUnreachable, "no route")
+			e, d := w.open(), w.row()
+			if e == nil || e.State != tt.state || e.Tries != 1 || d.Attempts != 0 || d.LastError == "" {
+				t.Fatalf("enrolment %+v\nrow %+v", e, d)
+			}
+			if result := w.run(false); result.Outcome != enrol.OutcomeSkipped || !errors.Is(result.Err, enrol.ErrNotNow) {
+				t.Errorf("before its next try: %+v", result)
+			}
+			w.expect(true, enrol.OutcomeFailed, enrol.ClassUnreachable, "no route")
+			if again := w.open(); !again.NextTry.After(e.NextTry) {
+				t.Errorf("no back-off: %s, then %s", e.NextTry, again.NextTry)
+			}
+			delete(w.device.refuse, tt.call)
+			w.restart()
+			w.now = w.now.Add(time.Hour)
+			w.renewed(false)
+			if len(w.ca.issued) != 1 {
+				t.Errorf("%d transactions", len(w.ca.issued))
+			}
+		})
+	}
+}
+
+func TestCAUnavailableIsPending(t *testing.T) {
+	w := newWorld(t)
+	w.ca.err = &enrol.TryLater{After: 3 * time.Minute, Err: errors.New("HTTP 503")}
+	w.expect(false, enrol.OutcomePending, enrol.ClassCAUnavail, "503")
+	if got := w.row().NextAttempt.Sub(w.now); got != 3*time.Minute {
+		t.Errorf("next try in %s", got)
+	}
+	w.ca.err, w.ca.pending = nil, 1
+	w.expect(true, enrol.OutcomePending, enrol.ClassCAPending, "not decided")
+	w.renewed(true)
+}
+
+func TestUnauthenticatedCAAnswerIsTransient(t *testing.T) {
+	w := newWorld(t)
+	w.ca.err = enrol.ErrCAUnauthenticated
+	w.expect(false, enrol.OutcomePending, enrol.ClassCAUnavail, "not authenticated")
+	if w.row().Attempts != 0 {
+		t.Error("counted")
+	}
+}
+
+func TestRejectionsQuarantine(t *testing.T) {
+	w := newWorld(t)
+	w.ca.err = &enrol.CARejection{FailInfo: "badRequest", Text: "wrong challenge"}
+	f := w.expect(false, enrol.OutcomeFailed, enrol.ClassCARejected, "badRequest (wrong challenge)")
+	if f.By != enrol.PartyCA || w.open() != nil {
+		t.Errorf("%+v", f)
+	}
+	if got := w.row().NextAttempt.Sub(w.now); got < enrol.DefaultPolicy().Floor {
+		t.Errorf("below the issuance floor: %s", got)
+	}
+	w.expect(true, enrol.OutcomeFailed, enrol.ClassCARejected, "badRequest")
+	if d := w.row(); !d.Quarantined || d.Attempts != 2 {
+		t.Errorf("row: %+v", d)
+	}
+	if result := w.run(true); result.Outcome != enrol.OutcomeSkipped || !strings.Contains(result.Err.Error(), "quarantined") {
+		t.Errorf("a quarantined device: %+v", result)
+	}
+}
+
+func TestUnknownEnrolmentIsNotCounted(t *testing.T) {
+	w := newWorld(t)
+	w.device.refuse["verify"] = &enrol.DeviceError{Problem: enrol.ProblemUnknown, Detail: "no such enrolment"}
+	w.expect(false, enrol.OutcomeFailed, enrol.ClassSuperseded, "no such enrolment")
+	if d := w.row(); d.Attempts != 0 || w.open() != nil {
+		t.Errorf("row: %+v", d)
+	}
+	delete(w.device.refuse, "verify")
+	w.renewed(true)
+}
+
+// TestDeviceLostItsKey: the CLM died with a submitted transaction, and the
+// device was reset meanwhile: it makes another key for the same enrolment. The
+// certificate of the lost key must not be asked for.
+func TestDeviceLostItsKey(t *testing.T) {
+	w := newWorld(t)
+	w.ca.err = enrol.ErrCAUnavailable
+	w.expect(false, enrol.OutcomePending, enrol.ClassCAUnavail, "")
+	w.device.pending, w.ca.err = nil, nil
+	w.restart()
+	w.expect(true, enrol.OutcomeFailed, enrol.ClassSuperseded, "no longer has the key")
+	if len(w.ca.issued) != 0 || w.row().Attempts != 0 {
+		t.Errorf("issued %v", w.ca.issued)
+	}
+	w.renewed(true)
+}
+
+func TestHookFailureRollsBackAndIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.renewed(false)
+	w.now = w.now.Add(24 * time.Hour)
+	w.device.hookFails = 1
+	w.expect(false, enrol.OutcomeFailed, enrol.ClassHook, "the hook exited with 1")
+	if e := w.open(); e == nil || e.State != enrol.Verified {
+		t.Fatalf("enrolment %+v", e)
+	}
+	w.renewed(true)
+	if len(w.ca.issued) != 2 {
+		t.Errorf("%d transactions for two enrolments", len(w.ca.issued))
+	}
+	w.device.hookFails = 99
+	for range enrol.DefaultPolicy().HookTries {
+		w.expect(true, enrol.OutcomeFailed, enrol.ClassHook, "")
+	}
+	if d := w.row(); w.open() != nil || d.Attempts != 1 {
+		t.Errorf("row %+v, open %+v", d, w.open())
+	}
+}
+
+// TestForgedProofRefused: a device that cannot sign the statement has not
+// verified anything; the certificate is never activated.
+func TestForgedProofRefused(t *testing.T) {
+	w := newWorld(t)
+	w.device.tamperProof = true
+	f := w.expect(false, enrol.OutcomeFailed, enrol.ClassDeviceVerify, "proof does not hold")
+	if f.By != enrol.PartyCLM || w.device.calls["activate"] != 0 || w.row().Certificate != nil {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestCAMismatches: authenticated answers that do not fit end the enrolment,
+// and never reach the device.
+func TestCAMismatches(t *testing.T) {
+	var previous [][]byte
+	for name, tt := range map[string]struct {
+		alter func(*world) func(*x509.Certificate, *enrol.Answer)
+		class enrol.Class
+		text  string
+	}{
+		"another key's certificate": {func(w *world) func(*x509.Certificate, *enrol.Answer) {
+			return func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = [][]byte{w.ca.anchor.Raw} }
+		}, enrol.ClassCAMismatch, "another key"},
+		"the previous one again": {func(*world) func(*x509.Certificate, *enrol.Answer) {
+			return func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = previous }
+		}, enrol.ClassCAMismatch, "another key"},
+		"a used serial number": {func(*world) func(*x509.Certificate, *enrol.Answer) {
+			return func(c *x509.Certificate, _ *enrol.Answer) { c.SerialNumber.SetInt64(101) }
+		}, enrol.ClassCAMismatch, "serial number 65 again"},
+		"an expired one": {func(w *world) func(*x509.Certificate, *enrol.Answer) {
+			return func(c *x509.Certificate, _ *enrol.Answer) { c.NotAfter = w.now.Add(-time.Second) }
+		}, enrol.ClassCAMismatch, "expired"},
+		"a foreign issuer": {func(w *world) func(*x509.Certificate, *enrol.Answer) {
+			foreign := newCA(w, "lab CA")
+			return func(c *x509.Certificate, a *enrol.Answer) {
+				c.SerialNumber.SetInt64(999)
+				spki := must[any](w.t)(x509.ParsePKIXPublicKey(mustSPKI(w)))
+				a.Certificates = [][]byte{foreign.anchor.Raw, must[[]byte](w.t)(x509.CreateCertificate(rand.Reader, c, foreign.anchor, spki, foreign.key))}
+			}
+		}, enrol.ClassCAMismatch, "foreign issuer"},
+		"other names": {func(*world) func(*x509.Certificate, *enrol.Answer) {
+			return func(c *x509.Certificate, _ *enrol.Answer) { c.DNSNames = []string{"plc-0002"} }
+		}, enrol.ClassCLMVerify, "alternative names"},
+		"another common name": {func(*world) func(*x509.Certificate, *enrol.Answer) {
+			return func(c *x509.Certificate, _ *enrol.Answer) { c.Subject.CommonName = "plc-0002" }
+		}, enrol.ClassCLMVerify, "common name"},
+		"a CA certificate": {func(*world) func(*x509.Certificate, *enrol.Answer) {
+			return func(c *x509.Certificate, _ *enrol.Answer) { c.IsCA, c.BasicConstraintsValid = true, true }
+		}, enrol.ClassCLMVerify, "CA certificate"},
+		"nothing": {func(*world) func(*x509.Certificate, *enrol.Answer) {
+			return func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = [][]byte{} }
+		}, enrol.ClassCLMVerify, "0 certificates"},
+		"garbage": {func(*world) func(*x509.Certificate, *enrol.Answer) {
+			return func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = [][]byte{{0x30, 0}} }
+		}, enrol.ClassCLMVerify, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.renewed(false)
+			before := w.row()
+			previous = [][]byte{w.device.active.certificate, w.ca.anchor.Raw}
+			w.now = w.now.Add(24 * time.Hour)
+			w.ca.alter = tt.alter(w)
+			w.expect(false, enrol.OutcomeFailed, tt.class, tt.text)
+			after := w.row()
+			if after.Certificate.SHA256 != before.Certificate.SHA256 || w.device.calls["verify"] != 1 || after.Attempts != 1 {
+				t.Errorf("row %+v", after)
+			}
+		})
+	}
+}
+
+func mustSPKI(w *world) []byte {
+	return must[[]byte](w.t)(x509.MarshalPKIXPublicKey(&w.device.pending.key.PublicKey))
+}
+
+// TestWrongCLMClock: a CLM in 2099 sees every certificate as expired. The CA's
+// own date shows whose fault it is: nothing is counted, and the same
+// certificate is installed once the clock is right.
+func TestWrongCLMClock(t *testing.T) {
+	w := newWorld(t)
+	right := w.now
+	w.now = right.AddDate(73, 0, 0)
+	w.ca.behind = w.now.Sub(right)
+	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "our clock")
+	if d := w.row(); d.Attempts != 0 || d.Quarantined {
+		t.Errorf("row %+v", d)
+	}
+	w.now, w.ca.behind = right.Add(time.Minute), 0
+	w.renewed(false) // though the next try was set in 2099
+	if len(w.ca.issued) != 1 {
+		t.Errorf("%d transactions", len(w.ca.issued))
+	}
+}
+
+// TestClockBehind: a CLM in 1970 gets a certificate of the present, and renews
+// it in time by its own clock.
+func TestClockBehind(t *testing.T) {
+	w := newWorld(t)
+	right := w.now
+	w.now = time.Unix(0, 0)
+	w.ca.behind = w.now.Sub(right)
+	w.renewed(false)
+	if ahead := w.row().RenewAt.Sub(w.now); ahead > 12*time.Hour+time.Minute {
+		t.Errorf("renews in %s", ahead)
+	}
+}
+
+func TestExpiredWhileWaiting(t *testing.T) {
+	w := newWorld(t)
+	w.device.refuse["verify"] = enrol.ErrUnreachable
+	w.expect(false, enrol.OutcomeFailed, enrol.ClassUnreachable, "")
+	delete(w.device.refuse, "verify")
+	w.now = w.now.Add(25 * time.Hour)
+	w.renewed(false)
+	if w.row().State(w.now) != fleet.Operational {
+		t.Error("an expired certificate was installed")
+	}
+}
+
+func TestCAReplaced(t *testing.T) {
+	w := newWorld(t)
+	w.ca.err = enrol.ErrCAUnavailable
+	w.expect(false, enrol.OutcomePending, enrol.ClassCAUnavail, "")
+	w.ca = newCA(w, "other CA")
+	w.restart()
+	w.runner.CAName = "other"
+	w.renewed(true)
+	if w.row().Attempts != 0 {
+		t.Error("counted")
+	}
+}
+
+// TestBreaker: two devices with an unfitting answer are the CA's fault.
+func TestBreaker(t *testing.T) {
+	w := newWorld(t)
+	w.store.(interface {
+		AddMismatch(ca, device string, at time.Time)
+	}).AddMismatch("lab", "plc-0002", w.now)
+	w.ca.alter = func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = [][]byte{w.ca.anchor.Raw} }
+	w.expect(false, enrol.OutcomeFailed, enrol.ClassCAMismatch, "")
+	if d := w.row(); d.Attempts != 0 {
+		t.Errorf("counted: %+v", d)
+	}
+	asked := w.ca.serial
+	w.expect(true, enrol.OutcomePending, enrol.ClassCAUnavail, "not asked")
+	if w.ca.serial != asked {
+		t.Error("the CA was asked with its breaker open")
+	}
+	w.now = w.now.Add(time.Hour)
+	w.ca.alter = nil
+	w.renewed(true)
+}
+
+func TestInterruptedRunBlamesNobody(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	result := w.runner.Run(ctx, device, false)
+	if result.Outcome != enrol.OutcomePending || !errors.Is(result.Err, context.Canceled) {
+		t.Errorf("%+v", result)
+	}
+	if d := w.row(); d.LastError != "" || d.Attempts != 0 {
+		t.Errorf("row %+v", d)
+	}
+}
+
+func TestPausedIsSkipped(t *testing.T) {
+	w := newWorld(t)
+	w.store = newStore(t, fleet.Device{Name: device, Identity: w.device.Identity(), Paused: true})
+	w.restart()
+	if result := w.run(true); result.Outcome != enrol.OutcomeSkipped {
+		t.Errorf("%+v", result)
+	}
+}
+
+func TestUnknownDevice(t *testing.T) {
+	w := newWorld(t)
+	if result := w.runner.Run(context.Background(), "nobody", false); !errors.Is(result.Err, enrol.ErrNotFound) {
+		t.Errorf("%+v", result)
+	}
+}
