@@ -1,0 +1,193 @@
+package coaplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	dtlsnet "github.com/pion/dtls/v3/pkg/net"
+	"github.com/pion/dtls/v3/pkg/protocol/alert"
+	"github.com/pion/dtls/v3/pkg/protocol/handshake"
+	coapdtls "github.com/plgd-dev/go-coap/v3/dtls"
+	"github.com/plgd-dev/go-coap/v3/options"
+
+	"crypto/x509"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// Defaults of Timeouts.
+const (
+	DefaultHandshakeTimeout = 30 * time.Second
+	DefaultExchangeTimeout  = 4 * time.Minute
+)
+
+// attemptTimeout bounds one handshake; a device under attack may have dropped
+// its half of it, which a fresh one does not notice.
+const attemptTimeout = 10 * time.Second
+
+// Timeouts bound what a device may keep us waiting for; zero values mean the
+// defaults. A context that ends earlier wins.
+type Timeouts struct {
+	Handshake time.Duration // until both sides are authenticated, all attempts together
+	Exchange  time.Duration // one call on a Device, block transfers and the device's work included
+}
+
+// Dialer is the CLM's end; it implements enrol.Dialer.
+type Dialer struct {
+	Credential *Credential
+	Params     []*ibc.Params // that verify devices, one for each epoch in use
+	Random     io.Reader
+	Timeouts   Timeouts
+}
+
+var _ enrol.Dialer = (*Dialer)(nil)
+
+// Dial connects to the device's address. The peer must prove the device's
+// identity or a later (epoch, generation) of its name; else the error wraps
+// enrol.ErrIdentity and names both. If nobody answers it wraps
+// enrol.ErrUnreachable.
+func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, error) {
+	if err := device.Identity.Validate(); err != nil {
+		return nil, fmt.Errorf("dial %s: %w", device.Name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, orDefault(d.Timeouts.Handshake, DefaultHandshakeTimeout))
+	defer cancel()
+	pause := 100 * time.Millisecond
+	for {
+		link, err := d.attempt(ctx, device)
+		if err == nil {
+			return link, nil
+		}
+		if !errors.Is(err, errAgain) || ctx.Err() != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 2*time.Second)
+	}
+}
+
+// errAgain marks a failed handshake that a fresh one may not repeat.
+var errAgain = errors.New("no handshake")
+
+// attempt does one handshake on a socket of its own.
+func (d *Dialer) attempt(ctx context.Context, device fleet.Device) (*link, error) {
+	unreachable := func(err error) error {
+		return fmt.Errorf("%w: %s at %s: %w", enrol.ErrUnreachable, device.Identity, device.Address, err)
+	}
+	clientRandom, err := newHelloRandom(d.Random)
+	if err != nil {
+		return nil, err
+	}
+	// A connected socket takes datagrams of this peer alone and hears of ICMP errors.
+	socket, err := (&net.Dialer{}).DialContext(ctx, "udp", device.Address)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	v := &deviceVerifier{params: d.Params, want: device.Identity, clientRandom: clientRandom}
+	conn, err := dtls.ClientWithOptions(dtlsnet.PacketConnFromConn(socket), socket.RemoteAddr(), d.options(v)...)
+	if err != nil {
+		_ = socket.Close()
+		return nil, fmt.Errorf("dial %s: %w", device.Identity, err)
+	}
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(attempt); err != nil {
+		_ = conn.Close()
+		switch {
+		case v.refusal != nil:
+			return nil, fmt.Errorf("%w: wanted %s at %s: %w", enrol.ErrIdentity, device.Identity, device.Address, v.refusal)
+		case isAlert(err, alert.BadCertificate):
+			return nil, fmt.Errorf("%w: %s at %s does not accept %s", enrol.ErrIdentity, device.Identity, device.Address, d.Credential.identity)
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return nil, unreachable(err)
+		}
+		return nil, unreachable(fmt.Errorf("%w: %w", errAgain, err))
+	}
+	cc := coapdtls.Client(conn,
+		options.WithCloseSocket(),
+		options.WithBlockwise(false, 0, 0),
+		options.WithMTU(maxDatagram),
+		options.WithMaxMessageSize(maxDatagram),
+		// Retransmission is exchange's; the library's doubles its intervals.
+		options.WithPeriodicRunner(func(func(time.Time) bool) {}),
+		options.WithErrors(func(error) {}),
+	)
+	return newLink(cc, v.got, device.Address, orDefault(d.Timeouts.Exchange, DefaultExchangeTimeout)), nil
+}
+
+func (d *Dialer) options(v *deviceVerifier) []dtls.ClientOption {
+	opts := []dtls.ClientOption{
+		dtls.WithCertificates(d.Credential.tls()),
+		dtls.WithHelloRandomBytesGenerator(func() [handshake.RandomBytesLength]byte { return v.clientRandom }),
+		dtls.WithVerifyPeerCertificate(v.verifyPeer),
+		dtls.WithVerifyConnection(v.verifyConnection),
+		dtls.WithConnectionIDGenerator(dtls.OnlySendCIDGenerator()),
+	}
+	for _, o := range dtlsProfile() {
+		opts = append(opts, o)
+	}
+	return opts
+}
+
+// deviceVerifier judges the server of one handshake.
+type deviceVerifier struct {
+	params       []*ibc.Params
+	want         ibc.Identity
+	clientRandom [ContextSize]byte
+
+	verified [32]byte // SHA-256 of the certificate
+	got      ibc.Identity
+	refusal  error
+}
+
+func (v *deviceVerifier) verifyPeer(certificates [][]byte, _ [][]*x509.Certificate) error {
+	p, err := acceptDevice(certificates, v.params, v.want, v.clientRandom)
+	if err != nil {
+		v.refusal = err
+		return err
+	}
+	v.verified, v.got = p.sum, p.binding.Identity
+	return nil
+}
+
+// verifyConnection runs even where the library skips verifyPeer.
+func (v *deviceVerifier) verifyConnection(s *dtls.State) error {
+	if err := sameCertificate(s, v.verified); err != nil {
+		v.refusal = err
+		return err
+	}
+	return nil
+}
+
+// isAlert reports whether err is that alert from the peer. The library keeps
+// its type of alert errors to itself. An alert during a handshake is not
+// authenticated: nothing final may be concluded from it.
+func isAlert(err error, description alert.Description) bool {
+	var a interface {
+		error
+		IsFatalOrCloseNotify() bool
+		String() string
+	}
+	return errors.As(err, &a) && strings.HasSuffix(a.String(), description.String())
+}
+
+func orDefault[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}

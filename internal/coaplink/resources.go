@@ -1,0 +1,97 @@
+package coaplink
+
+import (
+	"context"
+
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// coreLinks describes the resources (RFC 6690, RFC 7252 section 7.2).
+const coreLinks = `</csr-generation-request>;rt="edgeclm.csr";ct=286,` +
+	`</verify-certificate>;rt="edgeclm.verify";ct=60,` +
+	`</activate>;rt="edgeclm.activate",` +
+	`</confirm>;rt="edgeclm.confirm",` +
+	`</rollback>;rt="edgeclm.rollback",` +
+	`</status>;rt="edgeclm.status";ct=60`
+
+// resource is one entry of a device's interface.
+type resource struct {
+	path   string
+	method codes.Code
+	format message.MediaType // of a successful response, noFormat if it is empty
+	run    func(ctx context.Context, peer ibc.Identity, body []byte) ([]byte, error)
+}
+
+// resource finds what a path names.
+func (v *serving) resource(path string) (resource, bool) {
+	post := func(format message.MediaType, run func(context.Context, ibc.Identity, []byte) ([]byte, error)) (resource, bool) {
+		return resource{path, codes.POST, format, run}, true
+	}
+	switch path {
+	case pathCSR:
+		return post(formatPKCS10, v.csr)
+	case pathVerify:
+		return post(formatCBOR, v.verify)
+	case pathActivate:
+		return post(noFormat, v.refer(func(ctx context.Context, peer ibc.Identity, a activation) error {
+			return v.Services.Activate(ctx, peer, a.enrolment, a.certificate, a.within)
+		}))
+	case pathConfirm:
+		return post(noFormat, v.refer(func(ctx context.Context, peer ibc.Identity, a activation) error {
+			return v.Services.Confirm(ctx, peer, a.enrolment, a.certificate)
+		}))
+	case pathRollback:
+		return post(noFormat, v.refer(func(ctx context.Context, peer ibc.Identity, a activation) error {
+			return v.Services.Rollback(ctx, peer, a.enrolment, a.certificate)
+		}))
+	case pathStatus:
+		return resource{path, codes.GET, formatCBOR, v.status}, true
+	case pathCore:
+		return resource{path, codes.GET, formatLinks, func(context.Context, ibc.Identity, []byte) ([]byte, error) {
+			return []byte(coreLinks), nil
+		}}, true
+	}
+	return resource{}, false
+}
+
+func (v *serving) csr(ctx context.Context, peer ibc.Identity, body []byte) ([]byte, error) {
+	defer clear(body)
+	req, err := decodeCSRRequest(body)
+	if err != nil {
+		return nil, err
+	}
+	return v.Services.CSR(ctx, peer, req)
+}
+
+func (v *serving) verify(ctx context.Context, peer ibc.Identity, body []byte) ([]byte, error) {
+	req, err := decodeVerifyRequest(body)
+	if err != nil {
+		return nil, err
+	}
+	response, err := v.Services.Verify(ctx, peer, req)
+	if err != nil {
+		return nil, err
+	}
+	return encodeVerifyResponse(response)
+}
+
+func (v *serving) status(ctx context.Context, peer ibc.Identity, _ []byte) ([]byte, error) {
+	s, err := v.Services.Status(ctx, peer)
+	if err != nil {
+		return nil, err
+	}
+	return encodeStatus(s)
+}
+
+func (v *serving) refer(run func(context.Context, ibc.Identity, activation) error) func(context.Context, ibc.Identity, []byte) ([]byte, error) {
+	return func(ctx context.Context, peer ibc.Identity, body []byte) ([]byte, error) {
+		a, err := decodeReference(body)
+		if err != nil {
+			return nil, err
+		}
+		return nil, run(ctx, peer, a)
+	}
+}

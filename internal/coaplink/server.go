@@ -1,0 +1,178 @@
+package coaplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// Services is what a device does on request of an authenticated CLM. Calls may
+// be repeated with the same arguments and must then have the same result. A
+// refusal is a *enrol.DeviceError, whose Detail reaches the CLM; any other
+// error becomes an internal one without details. The context ends when the
+// server stops, not when the peer goes.
+type Services interface {
+	CSR(ctx context.Context, peer ibc.Identity, req enrol.CSRRequest) ([]byte, error)
+	Verify(ctx context.Context, peer ibc.Identity, req enrol.VerifyRequest) (enrol.VerifyResponse, error)
+	Activate(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte, confirmWithin time.Duration) error
+	Confirm(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte) error
+	Rollback(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte) error
+	Status(ctx context.Context, peer ibc.Identity) (enrol.DeviceStatus, error)
+}
+
+// PeerStore keeps, across restarts, which CLMs a device accepts. It is safe
+// for concurrent use.
+type PeerStore interface {
+	// Floor returns the lowest (epoch, generation) of that CLM name that is
+	// still accepted: the bundle's, or the highest ever accepted if that is
+	// later. ok is false if the bundle does not name the CLM.
+	Floor(name string) (epoch, generation uint32, ok bool)
+	// Raise makes id the floor of its name; durably when it returns. An id
+	// below the floor changes nothing.
+	Raise(id ibc.Identity) error
+	// Cached returns whose binding certificate with this SHA-256 was
+	// remembered.
+	Cached(certificate [32]byte) (ibc.Identity, bool)
+	// Remember keeps a binding certificate that was verified. The store may
+	// forget any, and forgets those below a floor.
+	Remember(certificate [32]byte, id ibc.Identity) error
+}
+
+// Server is the device's end. Its fields are not changed while it serves.
+type Server struct {
+	Key      *ibc.PrivateKey // of the device's identity
+	Params   []*ibc.Params   // that verify CLMs, one for each epoch in use
+	Peers    PeerStore
+	Services Services
+	Trusted  []netip.Prefix // sources of the CLMs, as far as the bundle knows them
+	Random   io.Reader      // safe for concurrent use
+	Now      func() time.Time
+	Log      *slog.Logger
+	Limits   Limits
+}
+
+// Serve answers peers on a UDP socket until the context ends, which is no
+// error, or the socket fails. It closes the socket and every session, and
+// returns when the last request has been answered.
+func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
+	if s.Key.Identity().Role != ibc.RoleDevice {
+		return fmt.Errorf("serve as %s: it has not the role %s", s.Key.Identity(), ibc.RoleDevice)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	v, err := newServing(ctx, s)
+	if err != nil {
+		return err
+	}
+	v.mux = newDemux(conn, v.open)
+	v.wg.Go(func() {
+		<-ctx.Done()
+		v.mux.close()
+	})
+	v.wg.Go(v.tick)
+	err = v.mux.run()
+	stopped := ctx.Err() != nil
+	cancel()
+	v.wg.Wait()
+	if stopped && errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve %s: %w", conn.LocalAddr(), err)
+}
+
+// serving is a Server at work.
+type serving struct {
+	*Server
+	ctx    context.Context //nolint:containedctx // the life of Serve
+	limits Limits
+	key    handshakeKey
+	gate   *gate
+	mux    *demux
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+}
+
+// tickInterval is how often idle sessions are looked for.
+const tickInterval = 5 * time.Second
+
+// tick is the one periodic runner of all sessions.
+func (v *serving) tick() {
+	t := time.NewTicker(tickInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-v.ctx.Done():
+			return
+		case <-t.C:
+		}
+		for _, s := range v.all() {
+			s.expire(v.Now(), v.limits.Idle)
+		}
+	}
+}
+
+func (v *serving) all() []*session {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	out := make([]*session, 0, len(v.sessions))
+	for s := range v.sessions {
+		out = append(out, s)
+	}
+	return out
+}
+
+// admit makes an authenticated peer's session one of ours: its (epoch,
+// generation) becomes the floor, durably, before it is served, and sessions of
+// earlier ones of its name end.
+func (v *serving) admit(s *session) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	epoch, generation, ok := v.Peers.Floor(s.peer.Name)
+	order := ibc.CompareVersion(s.peer.Epoch, s.peer.Generation, epoch, generation)
+	if !ok || order < 0 {
+		return fmt.Errorf("%w: %s has been replaced meanwhile", ErrBinding, s.peer)
+	}
+	if order > 0 {
+		if err := v.Peers.Raise(s.peer); err != nil {
+			return fmt.Errorf("raise the floor to %s: %w", s.peer, err)
+		}
+	}
+	for other := range v.sessions {
+		if other.peer.Name == s.peer.Name && other.peer.Compare(s.peer) < 0 {
+			v.Log.Info("closing the session of a replaced CLM key", "peer", other.peer, "by", s.peer)
+			other.shut()
+		}
+	}
+	if len(v.sessions) >= v.limits.Sessions {
+		v.idlest().shut()
+	}
+	v.sessions[s] = struct{}{}
+	return nil
+}
+
+func (v *serving) idlest() *session {
+	var out *session
+	for s := range v.sessions {
+		if out == nil || s.seen.Load() < out.seen.Load() {
+			out = s
+		}
+	}
+	return out
+}
+
+func (v *serving) dismiss(s *session) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.sessions, s)
+}

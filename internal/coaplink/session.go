@@ -1,0 +1,224 @@
+package coaplink
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	coapdtls "github.com/plgd-dev/go-coap/v3/dtls/server"
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+	"github.com/plgd-dev/go-coap/v3/message/pool"
+	coapnet "github.com/plgd-dev/go-coap/v3/net"
+	"github.com/plgd-dev/go-coap/v3/net/responsewriter"
+	"github.com/plgd-dev/go-coap/v3/udp/client"
+
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// session is one authenticated peer of a device.
+type session struct {
+	server *serving
+	peer   ibc.Identity
+	cc     *client.Conn
+	seen   atomic.Int64 // Unix nanoseconds of the last message
+	busy   atomic.Bool  // a request is being answered
+
+	mu       sync.Mutex // one request at a time
+	closed   bool
+	upload   assembly
+	download transfer
+}
+
+func newSession(v *serving, peer ibc.Identity, conn *coapnet.Conn) *session {
+	s := &session{server: v, peer: peer}
+	s.seen.Store(v.Now().UnixNano())
+	cfg := client.DefaultConfig
+	cfg.MessagePool = pool.New(0, 0)
+	cfg.Handler = s.handle
+	cfg.BlockwiseEnable = false
+	cfg.Errors = func(err error) { v.Log.Debug("CoAP", "peer", peer, "err", err) }
+	s.cc = client.NewConnWithOpts(
+		coapdtls.NewSession(context.Background(), conn, maxDatagram, maxDatagram, true),
+		&cfg,
+		client.WithRequestMonitor(s.monitor),
+		client.WithResponseMessageCache(newReplies()),
+	)
+	return s
+}
+
+// serve answers requests until either side closes the channel, and returns
+// when the last one has been answered.
+func (s *session) serve() {
+	stop := context.AfterFunc(s.server.ctx, s.shut)
+	defer stop()
+	if err := s.cc.Run(); err != nil && s.server.ctx.Err() == nil {
+		s.server.Log.Debug("session ended", "peer", s.peer, "err", err)
+	}
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+}
+
+// shut closes the channel without waiting for the end of a request.
+func (s *session) shut() {
+	if err := s.cc.Close(); err != nil && !errors.Is(err, context.Canceled) {
+		s.server.Log.Debug("close session", "peer", s.peer, "err", err)
+	}
+}
+
+func (s *session) expire(now time.Time, idle time.Duration) {
+	s.cc.CheckExpirations(now)
+	if !s.busy.Load() && now.UnixNano()-s.seen.Load() > int64(idle) {
+		s.shut()
+	}
+}
+
+// monitor sees every message before it is processed. Only confirmable requests
+// are answered: their retransmission is what makes the protocol reliable.
+func (s *session) monitor(_ *client.Conn, m *pool.Message) (drop bool, err error) {
+	s.seen.Store(s.server.Now().UnixNano())
+	return m.Type() == message.NonConfirmable, nil
+}
+
+// handle answers one message of the peer. The library has sorted out
+// duplicates (RFC 7252 section 4.5).
+func (s *session) handle(w *responsewriter.ResponseWriter[*client.Conn], m *pool.Message) {
+	if m.Code() == codes.Empty || m.Code() > 31 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.busy.Store(true)
+	defer s.busy.Store(false)
+	a := s.answer(m)
+	s.seen.Store(s.server.Now().UnixNano())
+	s.write(w, a)
+}
+
+// answer is what a request leads to.
+type answer struct {
+	code    codes.Code
+	format  message.MediaType
+	payload []byte
+	block1  *block
+	block2  *block
+	etag    []byte
+}
+
+func (s *session) write(w *responsewriter.ResponseWriter[*client.Conn], a answer) {
+	m := w.Message()
+	m.SetCode(a.code)
+	if a.etag != nil {
+		m.AddOptionBytes(message.ETag, a.etag)
+	}
+	if a.payload != nil {
+		m.SetContentFormat(a.format)
+		m.SetBody(bytes.NewReader(a.payload))
+	}
+	if a.block2 != nil {
+		m.SetOptionUint32(message.Block2, a.block2.value())
+	}
+	if a.block1 != nil {
+		m.SetOptionUint32(message.Block1, a.block1.value())
+	}
+	m.SetModified(true)
+}
+
+// answer routes a request, puts its blocks together and cuts the response.
+func (s *session) answer(m *pool.Message) answer {
+	path, err := m.Path()
+	if err != nil {
+		path = ""
+	}
+	if a, ok := checkOptions(m); !ok {
+		return a
+	}
+	res, ok := s.server.resource(path)
+	if !ok {
+		return answer{code: codes.NotFound}
+	}
+	if m.Code() != res.method {
+		return answer{code: codes.MethodNotAllowed}
+	}
+	block1, err1 := readBlock(m, message.Block1)
+	block2, err2 := readBlock(m, message.Block2)
+	body, err3 := m.ReadBody()
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return problem(badRequest(err.Error()))
+	}
+	key := transferKey(m, path)
+	if block2 != nil && block2.num > 0 {
+		return s.download.next(key, *block2)
+	}
+	s.download.clear()
+	if block1 != nil {
+		var a answer
+		if body, a = s.upload.add(key, *block1, body); body == nil {
+			return a
+		}
+	} else if len(body) > maxDatagram {
+		return answer{code: codes.RequestEntityTooLarge}
+	}
+	a := s.run(m, res, body)
+	a.block1 = block1
+	szx := uint8(maxSZX)
+	if block2 != nil {
+		szx = block2.szx
+	}
+	return s.download.begin(key, a, szx)
+}
+
+// run checks the formats and calls the service.
+func (s *session) run(m *pool.Message, res resource, body []byte) answer {
+	if res.method == codes.POST {
+		if format, err := m.ContentFormat(); err != nil || format != formatCBOR {
+			return answer{code: codes.UnsupportedMediaType}
+		}
+	}
+	if accept, err := m.Accept(); err == nil && res.format != noFormat && accept != res.format {
+		return answer{code: codes.NotAcceptable}
+	}
+	payload, err := res.run(s.server.ctx, s.peer, body)
+	if err != nil {
+		e := refusal(err)
+		s.server.Log.Warn("request refused", "peer", s.peer, "resource", res.path, "problem", e.Problem, "err", err)
+		return problem(e)
+	}
+	code := codes.Changed
+	if res.method == codes.GET {
+		code = codes.Content
+	}
+	return answer{code: code, format: res.format, payload: payload}
+}
+
+// checkOptions refuses critical options that the library knows but that mean
+// nothing here (RFC 7252 section 5.4.1).
+func checkOptions(m *pool.Message) (answer, bool) {
+	for _, o := range m.Options() {
+		switch o.ID {
+		case message.URIHost, message.URIPort, message.URIPath, message.Accept, message.Block1, message.Block2:
+		default:
+			if o.ID%2 == 1 {
+				return answer{code: codes.BadOption}, false
+			}
+		}
+	}
+	return answer{}, true
+}
+
+// transferKey tells block transfers of one peer apart (RFC 9175 section 3).
+func transferKey(m *pool.Message, path string) [32]byte {
+	tag, err := m.RequestTag()
+	if err != nil {
+		tag = nil
+	}
+	return sha256.Sum256(append([]byte(path+"\x00"), tag...))
+}
