@@ -33,6 +33,7 @@ type Row struct {
 	Labels      map[string]string `json:"labels"`
 	Names       []fleet.Name      `json:"names"`        // certificate names of a device
 	File        string            `json:"file"`         // relative to the manifest, with '/'
+	SHA256      Hash              `json:"sha256"`       // of that file
 	LedgerIndex uint64            `json:"ledger_index"` // of the entry that records the issue
 }
 

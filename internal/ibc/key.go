@@ -50,6 +50,9 @@ func (k *PrivateKey) Params() *Params { return k.params }
 // Bytes returns d, 48 bytes. The caller zeroes it after use.
 func (k *PrivateKey) Bytes() []byte { return k.d.BytesCompressed() }
 
+// Destroy overwrites the key as far as Go allows; k is unusable afterwards.
+func (k *PrivateKey) Destroy() { *k.d = bls12381.G1{} }
+
 // String keeps the key out of logs and of %v.
 func (k *PrivateKey) String() string { return "private key of " + k.id.String() }
 

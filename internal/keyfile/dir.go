@@ -19,7 +19,7 @@ func EnsureDir(path string) error { return Files{}.EnsureDir(path) }
 func (f Files) EnsureDir(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return f.makeDir(filepath.Clean(path))
+		return f.makeDir(filepath.Clean(path), DirPerm)
 	}
 	if err != nil {
 		return err
@@ -40,14 +40,27 @@ func (f Files) EnsureDir(path string) error {
 	return os.Chmod(path, DirPerm)
 }
 
-func (f Files) makeDir(path string) error {
+// EnsureDirPerm makes a directory, and its parents, that do not exist; one that
+// does is left as it is.
+func (f Files) EnsureDirPerm(path string, perm fs.FileMode) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f.makeDir(filepath.Clean(path), perm)
+	}
+	if err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", path)
+	}
+	return err
+}
+
+func (f Files) makeDir(path string, perm fs.FileMode) error {
 	parent := filepath.Dir(path)
 	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) {
-		if err := f.makeDir(parent); err != nil {
+		if err := f.makeDir(parent, perm); err != nil {
 			return err
 		}
 	}
-	if err := f.fs().Mkdir(path, DirPerm); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := f.fs().Mkdir(path, perm); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if err := f.fs().SyncDir(parent); err != nil {

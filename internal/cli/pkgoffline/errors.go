@@ -1,0 +1,52 @@
+package pkgoffline
+
+import (
+	"errors"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/hashlog"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/pkgen"
+)
+
+// explain adds to an error what to do next.
+func explain(err error) error {
+	for _, e := range []struct {
+		cause error
+		hint  string
+	}{
+		{pkgen.ErrNoPKG, "make one with pkg-offline init --dir DIR"},
+		{pkgen.ErrExists, "choose another directory; a PKG is never overwritten"},
+		{pkgen.ErrOtherRecipient, "give the new recipient the next generation of the key: --generation N"},
+		{pkgen.ErrSuperseded, "leave --generation out to issue the latest again"},
+		{pkgen.ErrUnknownCLM, "issue it first: pkg-offline issue --role clm --recipient-file FILE NAME"},
+		{pkgen.ErrForeign, "use the medium and the files of this PKG, or an empty medium"},
+		{bundle.ErrParams, "use the medium and the files of this PKG, or an empty medium"},
+		{hashlog.ErrUnfinished, "the next pkg-offline issue drops what is behind the last signed head"},
+		{hashlog.ErrTruncated, "bring back the latest copy of the ledger before anything is issued"},
+		{hashlog.ErrChain, "bring back the ledger from a copy"},
+		{hashlog.ErrHead, "bring back the ledger from a copy"},
+		{keyfile.ErrLocked, "wait until the other run has ended"},
+		{keyfile.ErrReadBack, "use another medium"},
+		{keyfile.ErrExists, "move it away first"},
+	} {
+		if errors.Is(err, e.cause) {
+			return clikit.WithHint(err, e.hint)
+		}
+	}
+	return err
+}
+
+// explainRequest is explain for what a person asked for: mistakes in it are
+// usage errors.
+func explainRequest(err error) error {
+	for _, cause := range []error{pkgen.ErrRequest, fleet.ErrName, fleet.ErrLabel, ibc.ErrIdentity} {
+		if errors.Is(err, cause) {
+			return clikit.WithCode(explain(err), clikit.ExitUsage)
+		}
+	}
+	return explain(err)
+}

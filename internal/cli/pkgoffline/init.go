@@ -1,0 +1,99 @@
+package pkgoffline
+
+import (
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/pkgen"
+)
+
+type initOptions struct {
+	dir, passphraseFile, recoveryFile string
+}
+
+func (a *app) initCommand() *cobra.Command {
+	var o initOptions
+	cmd := &cobra.Command{
+		Use:   "init --dir DIR",
+		Short: "Make a PKG: a new master secret, sealed to a passphrase",
+		Long: `init draws a master secret and seals it to a passphrase, begins the ledger, and
+makes the recovery key: a hash-based (SLH-DSA) key that can give the fleet a new
+root one day. It is sealed to the same passphrase; keep it on another medium.
+
+The params_id that it prints is the one root of trust: devices can be held to it
+when they are provisioned (devagent provision --params-id).`,
+		Example: "  pkg-offline init --dir pkg --passphrase-file pass",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.runInit(cmd, o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
+	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase, - for standard input (default: ask)")
+	f.StringVar(&o.recoveryFile, "recovery-file", "", "where the sealed recovery key goes (default: recovery.age in the directory)")
+	_ = cmd.MarkFlagRequired("dir")
+	return cmd
+}
+
+// initResult is the result of init.
+type initResult struct {
+	Dir          string `json:"dir"`
+	ParamsID     string `json:"params_id"`
+	Epoch        uint32 `json:"epoch"`
+	Recovery     string `json:"recovery_sha256"`
+	RecoveryFile string `json:"recovery_file"`
+	Ledger       string `json:"ledger"`
+	Lab          bool   `json:"lab"`
+}
+
+func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
+	if _, err := a.checkAirGap(a.lab); err != nil {
+		return err
+	}
+	passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, a.pkgPassphrase(o.passphraseFile, true))
+	if err != nil {
+		return err
+	}
+	defer clear(passphrase)
+	ledger, err := pkgen.Init(a.config(o.dir), passphrase, pkgen.InitOptions{Lab: a.lab, RecoveryFile: o.recoveryFile})
+	if err != nil {
+		return explain(fmt.Errorf("make a PKG: %w", err))
+	}
+	id, head := ledger.Params.ID(), ledger.Head()
+	r := initResult{
+		Dir: o.dir, ParamsID: hex.EncodeToString(id[:]), Epoch: ledger.Params.Epoch(),
+		Recovery: ledger.Recovery().String(), RecoveryFile: o.recoveryFile, Ledger: formatHead(head), Lab: a.lab,
+	}
+	if r.RecoveryFile == "" {
+		r.RecoveryFile = filepath.Join(o.dir, pkgen.RecoveryFile)
+		a.note("move %s to a medium of its own: it is for the day on which the PKG is lost", r.RecoveryFile)
+	}
+	return a.render(r, []field{
+		{"params_id", r.ParamsID},
+		{"epoch", strconv.FormatUint(uint64(r.Epoch), 10)},
+		{"recovery_sha256", r.Recovery},
+		{"recovery_file", r.RecoveryFile},
+		{"ledger", r.Ledger},
+		{"lab", strconv.FormatBool(r.Lab)},
+	})
+}
+
+// pkgPassphrase says where the passphrase of the master secret comes from.
+func (a *app) pkgPassphrase(path string, confirm bool) clikit.Secret {
+	return clikit.Secret{
+		Path: path, Flag: "--passphrase-file", What: "passphrase of the PKG", Confirm: confirm,
+		NoInput: a.NoInput, Program: program, Quiet: a.Quiet,
+	}
+}
+
+// bundlePassphrase says where the passphrase of a bundle comes from.
+func (a *app) bundlePassphrase(path string) clikit.Secret {
+	return clikit.Secret{
+		Path: path, Flag: "--bundle-passphrase-file", What: "passphrase of the bundle",
+		NoInput: a.NoInput, Program: program, Quiet: a.Quiet,
+	}
+}

@@ -1,0 +1,216 @@
+package pkgoffline
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+)
+
+type inspectOptions struct {
+	identityFile, bundlePassphraseFile string
+}
+
+func (a *app) inspectCommand() *cobra.Command {
+	var o inspectOptions
+	cmd := &cobra.Command{
+		Use:   "inspect FILE",
+		Short: "Show what is in a bundle, a manifest or a params.json",
+		Long: `inspect shows a bundle, a manifest or parameters. Of a sealed bundle only the
+outside is known; with the age key or the passphrase that opens it, inspect
+checks it as a device would and shows all of it but the private key.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runInspect(cmd, o, args[0]) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.identityFile, "identity-file", "", "file with the age key (AGE-SECRET-KEY-…) that opens the bundle")
+	f.StringVar(&o.bundlePassphraseFile, "bundle-passphrase-file", "", "file with the passphrase that opens the bundle, - for standard input")
+	cmd.MarkFlagsMutuallyExclusive("identity-file", "bundle-passphrase-file")
+	return cmd
+}
+
+func (a *app) runInspect(cmd *cobra.Command, o inspectOptions, path string) error {
+	data, err := keyfile.Read(path, bundle.MaxManifestSize)
+	if err != nil {
+		return err
+	}
+	if bytes.HasPrefix(data, []byte("age-encryption.org/")) {
+		return explain(a.inspectBundle(cmd, o, path, data))
+	}
+	if o.identityFile != "" || o.bundlePassphraseFile != "" {
+		return fmt.Errorf("%s is not a sealed bundle", path)
+	}
+	var probe struct {
+		Suite string `json:"suite"`
+	}
+	if err := json.Unmarshal(data, &probe); err != nil {
+		return fmt.Errorf("%s is neither a bundle nor a manifest nor parameters", path)
+	}
+	if probe.Suite != "" {
+		return a.inspectParams(path, data)
+	}
+	return explain(a.inspectManifest(path, data))
+}
+
+func (a *app) inspectParams(path string, data []byte) error {
+	params := new(ibc.Params)
+	if err := json.Unmarshal(data, params); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	id, ppub := params.ID(), params.Ppub()
+	return a.render(params, []field{
+		{"suite", ibc.Suite},
+		{"epoch", strconv.FormatUint(uint64(params.Epoch()), 10)},
+		{"params_id", hex.EncodeToString(id[:])},
+		{"ppub", hex.EncodeToString(ppub[:])},
+	})
+}
+
+// inspectedManifest is the result for a manifest.
+type inspectedManifest struct {
+	Kind     string       `json:"kind"`
+	ParamsID string       `json:"params_id"`
+	Epoch    uint32       `json:"epoch"`
+	Ledger   string       `json:"ledger"`
+	Rows     []bundle.Row `json:"rows"`
+}
+
+func (a *app) inspectManifest(path string, data []byte) error {
+	params, err := bundle.ManifestParams(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	m, err := bundle.ParseManifest(data, params)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	id := params.ID()
+	a.note("signed under params_id %x, epoch %d", id, params.Epoch())
+	return clikit.Render(a.Out, a.Output,
+		inspectedManifest{"manifest", hex.EncodeToString(id[:]), params.Epoch(), formatHead(m.Ledger), m.Rows}, rowTable(m.Rows))
+}
+
+// inspectedBundle is the result for a bundle; of a sealed one all behind
+// Content is absent.
+type inspectedBundle struct {
+	Kind     string           `json:"kind"`
+	File     string           `json:"file"`
+	SHA256   bundle.Hash      `json:"sha256"`
+	SealedTo []string         `json:"sealed_to"`
+	Content  *inspectedInside `json:"content"`
+}
+
+type inspectedInside struct {
+	Identity     ibc.Identity      `json:"identity"`
+	PublicKey    string            `json:"public_key"`
+	ParamsID     string            `json:"params_id"`
+	Peers        []bundle.Peer     `json:"peers"`
+	Names        []fleet.Name      `json:"names"`
+	Address      string            `json:"address"`
+	CLMAddresses []string          `json:"clm_addresses"`
+	Anchors      []inspectedAnchor `json:"anchors"`
+	Recovery     bundle.Hash       `json:"recovery_sha256"`
+	Recipient    bundle.Hash       `json:"recipient_sha256"`
+}
+
+type inspectedAnchor struct {
+	Subject string      `json:"subject"`
+	SHA256  bundle.Hash `json:"sha256"`
+}
+
+func (a *app) inspectBundle(cmd *cobra.Command, o inspectOptions, path string, data []byte) error {
+	kinds, err := bundle.SealedTo(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	r := inspectedBundle{Kind: "bundle", File: path, SHA256: sha256.Sum256(data), SealedTo: kinds}
+	fields := []field{{"file", path}, {"sha256", r.SHA256.String()}, {"sealed_to", strings.Join(kinds, ", ")}}
+	opener, ok, err := a.opener(cmd, o)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if id, err := bundle.ParseFileName(filepath.Base(path)); err == nil {
+			fields = append(fields, field{"identity by its file name", id.String()})
+		}
+		a.note("the bundle is sealed; open it with --identity-file or --bundle-passphrase-file")
+		return a.render(r, fields)
+	}
+	b, err := bundle.Open(data, opener)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	b.Key.Destroy()
+	r.Content = inside(b)
+	return a.render(r, append(fields, r.Content.fields()...))
+}
+
+func (a *app) opener(cmd *cobra.Command, o inspectOptions) (bundle.Opener, bool, error) {
+	switch {
+	case o.identityFile != "":
+		secret, err := keyfile.ReadSecret(o.identityFile, maxRecipientFile)
+		if err != nil {
+			return bundle.Opener{}, false, clikit.WithCode(err, clikit.ExitUsage)
+		}
+		defer clear(secret)
+		opener, _, err := bundle.ParseOpener(secret)
+		return opener, true, clikit.WithCode(err, clikit.ExitUsage)
+	case o.bundlePassphraseFile != "":
+		passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, a.bundlePassphrase(o.bundlePassphraseFile))
+		if err != nil {
+			return bundle.Opener{}, false, err
+		}
+		defer clear(passphrase)
+		opener, err := bundle.PassphraseOpener(passphrase)
+		return opener, true, err
+	}
+	return bundle.Opener{}, false, nil
+}
+
+func inside(b *bundle.Bundle) *inspectedInside {
+	q, id := b.Identity.PublicKey(), b.Params.ID()
+	in := &inspectedInside{
+		Identity: b.Identity, PublicKey: hex.EncodeToString(q[:]), ParamsID: hex.EncodeToString(id[:]),
+		Peers: b.Peers, Names: b.Names, Address: b.Address, CLMAddresses: b.CLMAddresses,
+		Recovery: b.RecoveryHash, Recipient: b.Recipient,
+	}
+	for _, der := range b.Anchors {
+		anchor := inspectedAnchor{SHA256: sha256.Sum256(der)}
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			anchor.Subject = cert.Subject.String()
+		}
+		in.Anchors = append(in.Anchors, anchor)
+	}
+	return in
+}
+
+func (in *inspectedInside) fields() []field {
+	fields := []field{
+		{"identity", in.Identity.String()},
+		{"public_key", in.PublicKey},
+		{"params_id", in.ParamsID},
+		{"address", in.Address},
+		{"names", formatNames(in.Names)},
+	}
+	for _, p := range in.Peers {
+		fields = append(fields, field{"clm", fmt.Sprintf("%s from e%d.g%d on", p.Name, p.Epoch, p.Generation)})
+	}
+	fields = append(fields, field{"clm_addresses", strings.Join(in.CLMAddresses, ", ")})
+	for _, anchor := range in.Anchors {
+		fields = append(fields, field{"anchor", anchor.Subject + " sha256:" + anchor.SHA256.String()})
+	}
+	return append(fields, field{"recovery_sha256", in.Recovery.String()}, field{"recipient_sha256", in.Recipient.String()})
+}

@@ -1,0 +1,154 @@
+package pkgoffline
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/pkgen"
+)
+
+type issueOptions struct {
+	dir, passphraseFile, out, role, from string
+	recipientFile, bundlePassphraseFile  string
+	clms, anchorFiles                    []string
+	generation                           uint32
+	address, labels, names               string
+}
+
+func (a *app) issueCommand() *cobra.Command {
+	var o issueOptions
+	cmd := &cobra.Command{
+		Use:   "issue --dir DIR --out MEDIUM [--role clm] (NAME... | --from FILE.csv)",
+		Short: "Extract keys and write their sealed bundles to a medium",
+		Long: `issue extracts the private key of every name, records it in the ledger, and
+writes one sealed bundle per name and the signed manifest to the medium. Every
+file is read back from the medium and compared.
+
+A bundle is sealed to the age recipient that devagent recipient or clmctl
+recipient prints, or to a passphrase. A key that was issued goes to the same
+recipient again at any time (so an interrupted run is completed by running it
+again), but to another one only as the next generation.
+
+A device needs the names of the CLMs that it shall listen to (--clm, up to 8);
+this PKG must have issued them. Address, labels and names that are not given
+are those of the name's latest issue.
+
+The list of --from is CSV; its header names the columns: name (required),
+address, labels (k=v;k=v), recipient (an age recipient, or a file with one,
+relative to the list) and names (as in --names).`,
+		Example: `  pkg-offline issue --dir pkg --passphrase-file pass --out usb --role clm --recipient-file clm.age clm-1
+  pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --from devices.csv`,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runIssue(cmd.Context(), o, args) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
+	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase of the PKG, - for standard input (default: ask)")
+	f.StringVar(&o.out, "out", "", "the medium: a directory, made if need be")
+	f.StringVar(&o.role, "role", "dev", "role of the names: dev or clm")
+	f.StringVar(&o.recipientFile, "recipient-file", "", "file with the age recipient of the one name")
+	f.StringVar(&o.bundlePassphraseFile, "bundle-passphrase-file", "", "file with the passphrase that seals bundles without recipient, - for standard input")
+	f.StringArrayVar(&o.clms, "clm", nil, "name of a CLM that the devices listen to (repeat for more)")
+	f.StringArrayVar(&o.anchorFiles, "anchor-file", nil, "trust anchor of the devices, a CA certificate in PEM or DER (repeat for more)")
+	f.StringVar(&o.from, "from", "", "list of devices in CSV, - for standard input")
+	f.Uint32Var(&o.generation, "generation", 0, "generation of the keys (default: the present one)")
+	f.StringVar(&o.address, "address", "", "host:port of the one name")
+	f.StringVar(&o.labels, "labels", "", "labels: k=v;k=v")
+	f.StringVar(&o.names, "names", "", "certificate names of the one device: cn:, dns:, ip:, uri:, separated by ';'")
+	_ = cmd.MarkFlagRequired("dir")
+	_ = cmd.MarkFlagRequired("out")
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"dev", "clm"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) runIssue(ctx context.Context, o issueOptions, names []string) error {
+	requests, err := a.requests(o, names)
+	if err != nil {
+		return explainRequest(err)
+	}
+	anchors, err := readAnchors(o.anchorFiles)
+	if err != nil {
+		return clikit.WithCode(err, clikit.ExitUsage)
+	}
+	public, err := pkgen.ReadPublic(o.dir)
+	if err != nil {
+		return explain(err)
+	}
+	connected, err := a.checkAirGap(a.lab || public.Lab())
+	if err != nil {
+		return err
+	}
+	run := pkgen.IssueOptions{Medium: o.out, CLMs: o.clms, Anchors: anchors, Lab: connected, Progress: a.progress()}
+	if o.bundlePassphraseFile != "" {
+		run.Passphrase, err = clikit.ReadSecret(ctx, a.Streams, a.bundlePassphrase(o.bundlePassphraseFile))
+		if err != nil {
+			return err
+		}
+		defer clear(run.Passphrase)
+	}
+	issued, err := a.issue(ctx, o, requests, run)
+	if issued != nil {
+		err = errors.Join(a.renderIssued(o, public.Params, issued), err)
+	}
+	return explainRequest(err)
+}
+
+func (a *app) issue(ctx context.Context, o issueOptions, requests []pkgen.Request, run pkgen.IssueOptions) (*pkgen.Issued, error) {
+	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile, false))
+	if err != nil {
+		return nil, err
+	}
+	p, err := pkgen.Open(a.config(o.dir), passphrase)
+	clear(passphrase)
+	if err != nil {
+		return nil, err
+	}
+	issued, err := p.Issue(ctx, requests, run)
+	return issued, errors.Join(err, p.Close())
+}
+
+// progress shows how far a long run is, on a terminal.
+func (a *app) progress() func(done, total int, row bundle.Row) {
+	if a.Quiet || !a.Styled(a.Err) {
+		return nil
+	}
+	return func(done, total int, _ bundle.Row) {
+		end := "\r"
+		if done == total {
+			end = "\n"
+		}
+		_, _ = fmt.Fprintf(a.Err, "%d of %d bundles written%s", done, total, end)
+	}
+}
+
+// issueResult is the result of issue.
+type issueResult struct {
+	ParamsID string       `json:"params_id"`
+	Manifest string       `json:"manifest"`
+	Ledger   string       `json:"ledger"`
+	Issued   []bundle.Row `json:"issued"`
+}
+
+func (a *app) renderIssued(o issueOptions, params *ibc.Params, issued *pkgen.Issued) error {
+	id := params.ID()
+	r := issueResult{
+		ParamsID: hex.EncodeToString(id[:]),
+		Manifest: filepath.Join(o.out, bundle.ManifestName),
+		Ledger:   formatHead(issued.Ledger),
+		Issued:   issued.Rows,
+	}
+	a.note("%d bundles in %s; the ledger is at %s", len(issued.Rows), o.out, r.Ledger)
+	return clikit.Render(a.Out, a.Output, r, rowTable(issued.Rows))
+}
+
+func formatHead(h bundle.LedgerHead) string {
+	return strconv.FormatUint(h.Index, 10) + ":" + h.Hash.String()
+}

@@ -1,0 +1,104 @@
+// Package pkgoffline is the command line of pkg-offline, the Private Key
+// Generator (PKG). It must not link network code (net/http, crypto/tls), which
+// a test asserts.
+package pkgoffline
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/pkgen"
+)
+
+// Deps are what the program takes from its machine; tests hand in their own.
+type Deps struct {
+	Now        func() time.Time
+	Random     io.Reader
+	Interfaces func() ([]string, error) // names of network interfaces that are up, without loopback
+	WorkFactor int                      // scrypt log2(N); 0: age's default
+}
+
+// Main runs the program with its arguments (without its name) and returns the
+// exit code.
+func Main(args []string, s clikit.Streams) int {
+	return MainWith(args, s, Deps{Now: time.Now, Random: rand.Reader, Interfaces: upInterfaces})
+}
+
+// MainWith is Main with other dependencies.
+func MainWith(args []string, s clikit.Streams, d Deps) int {
+	return clikit.Execute(newRoot(s, d), args, s)
+}
+
+// Command returns the tree of commands, for the generators of manual pages.
+func Command() *cobra.Command { return newRoot(clikit.OSStreams(), Deps{}) }
+
+// app is what all commands share.
+type app struct {
+	clikit.Common
+	clikit.Streams
+	Deps
+	lab bool
+}
+
+const program = "pkg-offline"
+
+func newRoot(s clikit.Streams, d Deps) *cobra.Command {
+	a := &app{Streams: s, Deps: d}
+	root := &cobra.Command{
+		Use:   program,
+		Short: "Private Key Generator of edgeclm, for a machine that is connected to nothing",
+		Long: `pkg-offline holds the master secret of an installation. It extracts one
+identity-based private key per device or CLM and seals it into a bundle for a
+USB stick, with a signed manifest beside the bundles.
+
+Run it on a machine without network: init and issue refuse to open the master
+secret while an interface other than loopback is up. With --lab they warn
+instead; a PKG that was made with --lab remembers it.`,
+	}
+	a.Register(root)
+	root.PersistentFlags().BoolVar(&a.lab, "lab", false, "accept a machine that is not air-gapped; never in production")
+	root.AddCommand(a.initCommand(), a.issueCommand(), a.inspectCommand(), a.verifyCommand(), a.ledgerCommand(), clikit.VersionCommand(&a.Common))
+	return root
+}
+
+// config is that of the PKG in dir.
+func (a *app) config(dir string) pkgen.Config {
+	return pkgen.Config{
+		Dir: dir, Now: a.Now, Random: a.Random, WorkFactor: a.WorkFactor,
+		Warn: a.warn,
+	}
+}
+
+func (a *app) warn(text string) { clikit.Warn(a.Err, program, text) }
+
+func (a *app) note(format string, args ...any) {
+	if !a.Quiet {
+		clikit.Note(a.Err, program, fmt.Sprintf(format, args...))
+	}
+}
+
+// field is a row of a result that has one value per name.
+type field struct{ name, value string }
+
+// render writes one record: a table of names and values, a row in CSV.
+func (a *app) render(value any, fields []field) error {
+	var t clikit.Table
+	if a.Output == clikit.FormatCSV {
+		t.Rows = [][]string{{}}
+		for _, f := range fields {
+			t.Columns = append(t.Columns, clikit.Column{Name: f.name})
+			t.Rows[0] = append(t.Rows[0], f.value)
+		}
+	} else {
+		t.Columns = clikit.Columns("field", "value")
+		for _, f := range fields {
+			t.Rows = append(t.Rows, []string{f.name, f.value})
+		}
+	}
+	return clikit.Render(a.Out, a.Output, value, t)
+}

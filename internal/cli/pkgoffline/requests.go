@@ -1,0 +1,186 @@
+package pkgoffline
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/pkgen"
+)
+
+const maxRecipientFile = 64 << 10
+
+// requests turns flags and arguments into requests; every mistake in them is a
+// usage error.
+func (a *app) requests(o issueOptions, names []string) ([]pkgen.Request, error) {
+	if err := o.check(names); err != nil {
+		return nil, err
+	}
+	var requests []pkgen.Request
+	var err error
+	if o.from != "" {
+		requests, err = a.requestsFrom(o)
+	} else {
+		requests, err = o.requestsFor(names)
+	}
+	return requests, clikit.WithCode(err, clikit.ExitUsage)
+}
+
+func (o issueOptions) check(names []string) error {
+	role := ibc.Role(o.role)
+	one := o.address != "" || o.names != "" || o.recipientFile != ""
+	stdin := 0
+	for _, path := range []string{o.passphraseFile, o.bundlePassphraseFile, o.from} {
+		if path == "-" {
+			stdin++
+		}
+	}
+	switch {
+	case role != ibc.RoleDevice && role != ibc.RoleCLM:
+		return clikit.Usage("--role %q is neither dev nor clm", o.role)
+	case stdin > 1:
+		return clikit.Usage("standard input can be only one of --passphrase-file, --bundle-passphrase-file and --from")
+	case (o.from != "") == (len(names) > 0):
+		return clikit.WithHint(clikit.Usage("give either names or --from FILE.csv"), "see pkg-offline issue --help")
+	case o.from != "" && role == ibc.RoleCLM:
+		return clikit.Usage("--from lists devices; name a CLM on the command line")
+	case o.from != "" && (one || o.labels != ""):
+		return clikit.Usage("with --from, addresses, labels, names and recipients are columns of the list")
+	case len(names) > 1 && one:
+		return clikit.Usage("--address, --names and --recipient-file are for one name, %d were given", len(names))
+	case o.recipientFile != "" && o.bundlePassphraseFile != "":
+		return clikit.Usage("--recipient-file and --bundle-passphrase-file exclude each other")
+	case o.from == "" && o.recipientFile == "" && o.bundlePassphraseFile == "":
+		return clikit.WithHint(clikit.Usage("nobody to seal the bundle to"),
+			"give --recipient-file FILE (what devagent recipient or clmctl recipient printed) or --bundle-passphrase-file FILE")
+	case role == ibc.RoleDevice && len(o.clms) == 0:
+		return clikit.WithHint(clikit.Usage("a device needs the name of at least one CLM"), "give --clm NAME")
+	case role == ibc.RoleCLM && (len(o.clms) > 0 || len(o.anchorFiles) > 0 || o.names != ""):
+		return clikit.Usage("--clm, --anchor-file and --names are for devices")
+	}
+	return nil
+}
+
+func (o issueOptions) requestsFor(names []string) ([]pkgen.Request, error) {
+	labels, err := fleet.ParseLabels(o.labels)
+	if err != nil {
+		return nil, fmt.Errorf("--labels: %w", err)
+	}
+	certNames, err := fleet.ParseNames(o.names)
+	if err != nil {
+		return nil, fmt.Errorf("--names: %w", err)
+	}
+	address, err := pkgen.NormaliseAddress(o.address)
+	if err != nil {
+		return nil, fmt.Errorf("--address: %w", err)
+	}
+	var recipient *bundle.Recipient
+	if o.recipientFile != "" {
+		if recipient, err = readRecipient(o.recipientFile); err != nil {
+			return nil, err
+		}
+	}
+	requests := make([]pkgen.Request, len(names))
+	for i, name := range names {
+		requests[i] = pkgen.Request{
+			Role: ibc.Role(o.role), Name: name, Generation: o.generation, Recipient: recipient,
+			Address: address, Labels: labels, Names: certNames,
+		}
+	}
+	return requests, nil
+}
+
+func (a *app) requestsFrom(o issueOptions) (requests []pkgen.Request, err error) {
+	in, folder := a.In, "."
+	if o.from != "-" {
+		f, err := os.Open(o.from)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		in, folder = io.Reader(f), filepath.Dir(o.from)
+	}
+	lines, err := pkgen.ReadCSV(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.from, err)
+	}
+	for _, l := range lines {
+		where := fmt.Sprintf("%s: line %d", o.from, l.Number)
+		r := pkgen.Request{
+			Role: ibc.RoleDevice, Name: l.Name, Generation: o.generation,
+			Address: l.Address, Labels: l.Labels, Names: l.Names, Where: where,
+		}
+		switch {
+		case l.Recipient != "":
+			if r.Recipient, err = lineRecipient(l.Recipient, folder); err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", where, l.Name, err)
+			}
+		case o.bundlePassphraseFile == "":
+			return nil, clikit.WithHint(fmt.Errorf("%s: %s has no recipient", where, l.Name),
+				"fill in the column recipient, or give --bundle-passphrase-file FILE")
+		}
+		requests = append(requests, r)
+	}
+	return requests, nil
+}
+
+// lineRecipient is a recipient, or the file that holds it.
+func lineRecipient(text, folder string) (*bundle.Recipient, error) {
+	if strings.HasPrefix(text, "age1") {
+		r, err := bundle.ParseRecipient(text)
+		return &r, err
+	}
+	if !filepath.IsAbs(text) {
+		text = filepath.Join(folder, text)
+	}
+	return readRecipient(text)
+}
+
+func readRecipient(path string) (*bundle.Recipient, error) {
+	data, err := keyfile.Read(path, maxRecipientFile)
+	if err != nil {
+		return nil, fmt.Errorf("recipient: %w", err)
+	}
+	r, err := bundle.ParseRecipientFile(data)
+	if err != nil {
+		return nil, fmt.Errorf("recipient file %s: %w", path, err)
+	}
+	return &r, nil
+}
+
+// readAnchors reads CA certificates in PEM (one per file) or DER.
+func readAnchors(files []string) ([][]byte, error) {
+	var anchors [][]byte
+	for _, file := range files {
+		data, err := keyfile.Read(file, 4*bundle.MaxAnchorSize)
+		if err != nil {
+			return nil, err
+		}
+		if block, rest := pem.Decode(data); block != nil {
+			if block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+				return nil, fmt.Errorf("%s: not one certificate in PEM", file)
+			}
+			data = block.Bytes
+		}
+		cert, err := x509.ParseCertificate(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if !cert.IsCA {
+			return nil, fmt.Errorf("%s: not the certificate of a CA", file)
+		}
+		anchors = append(anchors, data)
+	}
+	return anchors, nil
+}

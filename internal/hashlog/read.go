@@ -1,0 +1,149 @@
+package hashlog
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// State is where a log stands after its last signed head; the zero State is an
+// empty log.
+type State struct {
+	Head       Head
+	Size       int64 // bytes up to and with the line of the last signed head
+	Unfinished int64 // bytes behind it
+	last       Hash  // of the head's own line: the next line's prev
+}
+
+// Log is a log that was read and found whole.
+type Log struct {
+	State   State
+	Entries []Entry
+	heads   []headAt
+}
+
+// headAt is a head with what its verification needs.
+type headAt struct {
+	head      Head
+	signature []byte
+	line      int
+}
+
+// Read reads a log and checks it: the chain of all lines and the signature of
+// the last head, which covers everything before it. If that signature fails,
+// the first head that fails is looked for. The error is a *LineError with the
+// first line that does not hold; what stands behind the last head is none, but
+// is not among the entries (State.Unfinished, Finished).
+func Read(r io.Reader, verify Verifier) (*Log, error) {
+	l := &Log{}
+	if err := l.scan(r); err != nil {
+		return nil, err
+	}
+	if err := l.verifyHeads(verify); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Log) scan(r io.Reader) error {
+	var prev Hash
+	var size int64
+	var pending []Entry // behind the last head
+	in := bufio.NewReaderSize(r, MaxLine+1)
+	for n := 1; ; n++ {
+		raw, err := in.ReadSlice('\n')
+		if errors.Is(err, io.EOF) {
+			// A torn line: an append that was interrupted.
+			l.State.Unfinished = size + int64(len(raw)) - l.State.Size
+			return nil
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			return &LineError{n, fmt.Errorf("%w: more than %d bytes", ErrFormat, MaxLine)}
+		}
+		if err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+		line := bytes.TrimSuffix(raw, []byte("\n"))
+		p, err := parseLine(line)
+		if err == nil && *p.Prev != prev {
+			err = ErrChain
+		}
+		if err != nil {
+			return &LineError{n, err}
+		}
+		size += int64(len(raw))
+		count := l.State.Head.Count + uint64(len(pending))
+		if p.Index != nil {
+			if *p.Index != count+1 {
+				return &LineError{n, fmt.Errorf("%w: entry %d follows entry %d", ErrChain, *p.Index, count)}
+			}
+			pending = append(pending, Entry{*p.Index, p.Time, p.Body, n})
+			prev = sha256.Sum256(line)
+			continue
+		}
+		if *p.Head != count {
+			return &LineError{n, fmt.Errorf("%w: the head counts %d entries, there are %d", ErrChain, *p.Head, count)}
+		}
+		head := Head{count, prev}
+		prev = sha256.Sum256(line)
+		l.heads = append(l.heads, headAt{head, p.signature, n})
+		l.Entries = append(l.Entries, pending...)
+		pending = nil
+		l.State = State{Head: head, Size: size, last: prev}
+	}
+}
+
+func (l *Log) verifyHeads(verify Verifier) error {
+	if len(l.heads) == 0 {
+		return nil
+	}
+	check := func(h headAt) error {
+		if err := verify(h.head.Document(), h.signature); err != nil {
+			return &LineError{h.line, fmt.Errorf("%w: %w", ErrHead, err)}
+		}
+		return nil
+	}
+	last := check(l.heads[len(l.heads)-1])
+	if last == nil {
+		return nil
+	}
+	for _, h := range l.heads {
+		if err := check(h); err != nil {
+			return err
+		}
+	}
+	return last
+}
+
+// Advance notes that the bytes which State.Append returned were written.
+func (l *Log) Advance(next State) {
+	l.State = next
+	l.heads = append(l.heads, headAt{head: next.Head})
+}
+
+// Finished reports, as a *LineError that wraps ErrUnfinished, that something
+// stands behind the last head.
+func (l *Log) Finished() error {
+	if l.State.Unfinished == 0 {
+		return nil
+	}
+	line := 1
+	if n := len(l.heads); n > 0 {
+		line = l.heads[n-1].line + 1
+	}
+	return &LineError{line, ErrUnfinished}
+}
+
+// Covers reports, as an error that wraps ErrTruncated, that the log does not
+// contain a head known from elsewhere.
+func (l *Log) Covers(known Head) error {
+	for _, h := range l.heads {
+		if h.head == known {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: it has %d entries and no head %d:%.16s…", ErrTruncated, l.State.Head.Count, known.Count, known.Hash)
+}

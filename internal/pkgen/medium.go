@@ -1,0 +1,167 @@
+package pkgen
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+)
+
+// perFolder is how many bundles one folder of a medium holds: FAT slows down
+// with long directories.
+const perFolder = 1000
+
+// Permissions of what everybody may read.
+const mediumDirPerm = 0o755
+
+// medium is a USB stick, or any directory, with its manifest.
+type medium struct {
+	dir      string
+	files    keyfile.Files
+	manifest *bundle.Manifest
+	index    map[bundle.Subject]int // of manifest.Rows
+	planned  int                    // rows and jobs that will become rows
+}
+
+// openMedium reads the manifest of a medium, if there is one, and holds it to
+// the PKG: one of another PKG, or one that knows more than the ledger, is
+// refused.
+func openMedium(dir string, files keyfile.Files, params *ibc.Params, ledger *Ledger) (*medium, error) {
+	m := &medium{dir: dir, files: files, manifest: &bundle.Manifest{Params: params}, index: map[bundle.Subject]int{}}
+	manifest, err := readManifest(dir, params)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := ledger.Covers(manifest.Ledger); err != nil {
+		return nil, fmt.Errorf("ledger against %s: %w", filepath.Join(dir, bundle.ManifestName), err)
+	}
+	m.manifest, m.planned = manifest, len(manifest.Rows)
+	for i, r := range manifest.Rows {
+		m.index[r.Subject()] = i
+	}
+	return m, nil
+}
+
+func readManifest(dir string, params *ibc.Params) (*bundle.Manifest, error) {
+	file := filepath.Join(dir, bundle.ManifestName)
+	data, err := keyfile.Read(file, bundle.MaxManifestSize)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := bundle.ParseManifest(data, params)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return manifest, nil
+}
+
+// place decides where a job's bundle goes: the same place in every run with
+// the same requests. A file that is there already must be this PKG's: listed
+// in the manifest, or recorded in the ledger and not listed only because the
+// run was interrupted.
+func (m *medium) place(j *job, ledger *Ledger) error {
+	id := j.bundle.Identity
+	row, listed := m.index[subject(id)]
+	if !listed {
+		row = m.planned
+		m.planned++
+	}
+	if m.planned > bundle.MaxRows {
+		return fmt.Errorf("%w: a medium holds at most %d identities", ErrRequest, bundle.MaxRows)
+	}
+	j.row, j.file = row, bundle.FileName(id)
+	if folder := row / perFolder; folder > 0 {
+		j.file = fmt.Sprintf("%03d/%s", folder, j.file)
+	}
+	if listed && m.manifest.Rows[row].File == j.file {
+		return nil
+	}
+	if _, err := os.Lstat(m.path(j.file)); err != nil {
+		return nil
+	}
+	if last, ok := ledger.Latest(subject(id)); ok && *last.Identity == id {
+		return nil
+	}
+	return fmt.Errorf("%s exists and is %w", m.path(j.file), ErrForeign)
+}
+
+func (m *medium) path(file string) string { return filepath.Join(m.dir, filepath.FromSlash(file)) }
+
+// prepare makes the folders of the jobs and removes what interrupted writes
+// left in them.
+func (m *medium) prepare(jobs []job) error {
+	folders := map[string]bool{".": true}
+	for _, j := range jobs {
+		folders[path.Dir(j.file)] = true
+	}
+	for folder := range folders {
+		if err := m.files.EnsureDirPerm(m.path(folder), mediumDirPerm); err != nil {
+			return err
+		}
+		if err := m.files.Sweep(m.path(folder)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes sealed bundles and reads them back from the medium.
+func (m *medium) write(jobs []job, sealed [][]byte) error {
+	batch := m.files.NewBatch()
+	for i, j := range jobs {
+		if err := batch.Write(m.path(j.file), sealed[i], keyfile.SecretPerm); err != nil {
+			return err
+		}
+	}
+	if err := batch.Commit(); err != nil {
+		return err
+	}
+	for i, j := range jobs {
+		if err := keyfile.ReadBack(m.path(j.file), sealed[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list enters a job's bundle into the manifest.
+func (m *medium) list(j job, ledgerIndex uint64, sealed Hash) bundle.Row {
+	id := j.bundle.Identity
+	q := id.PublicKey()
+	row := bundle.Row{
+		Role: id.Role, Name: id.Name, Epoch: id.Epoch, Generation: id.Generation,
+		PublicKey: hex.EncodeToString(q[:]), Address: j.bundle.Address, Labels: j.labels, Names: j.bundle.Names,
+		File: j.file, SHA256: sealed, LedgerIndex: ledgerIndex,
+	}
+	if j.row == len(m.manifest.Rows) {
+		m.manifest.Rows = append(m.manifest.Rows, row)
+		m.index[row.Subject()] = j.row
+	} else {
+		m.manifest.Rows[j.row] = row
+	}
+	return row
+}
+
+// finish signs and writes the manifest.
+func (m *medium) finish(head bundle.LedgerHead, signer bundle.Signer) error {
+	m.manifest.Ledger = head
+	data, err := m.manifest.Marshal(signer)
+	if err != nil {
+		return err
+	}
+	file := m.path(bundle.ManifestName)
+	if err := m.files.WriteDurable(file, data, keyfile.PublicPerm); err != nil {
+		return err
+	}
+	return keyfile.ReadBack(file, data)
+}

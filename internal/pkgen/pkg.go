@@ -1,0 +1,227 @@
+package pkgen
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/edgeclm/edgeclm/internal/hashlog"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+)
+
+// PKG is an open PKG: it holds the master secret and the lock of its
+// directory. It is not safe for concurrent use.
+type PKG struct {
+	Config
+	Ledger *Ledger
+	master *ibc.MasterSecret
+	unlock func() error
+}
+
+// InitOptions are the choices that Init makes for good.
+type InitOptions struct {
+	Lab          bool   // the machine is not air-gapped
+	RecoveryFile string // where the sealed recovery key goes; "": into the directory
+}
+
+// Init makes a PKG of epoch 1 in an empty or new directory and returns its
+// ledger. The master secret is written last: a directory without it is the
+// remains of an interrupted Init and may be used again.
+func Init(c Config, passphrase []byte, o InitOptions) (*Ledger, error) {
+	if err := c.Files.EnsureDir(c.Dir); err != nil {
+		return nil, err
+	}
+	unlock, err := keyfile.Lock(c.path(lockFile))
+	if err != nil {
+		return nil, err
+	}
+	ledger, err := c.init(passphrase, o)
+	return ledger, errors.Join(err, unlock())
+}
+
+func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
+	if err := c.checkUnused(); err != nil {
+		return nil, err
+	}
+	if err := c.Files.Sweep(c.Dir); err != nil {
+		return nil, err
+	}
+	master, err := ibc.Setup(c.Random, 1)
+	if err != nil {
+		return nil, fmt.Errorf("make the master secret: %w", err)
+	}
+	defer master.Destroy()
+	recovery, recoveryPub, recoveryHash, err := newRecovery(c.Random)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(recovery)
+	recoveryFile := o.RecoveryFile
+	if recoveryFile == "" {
+		recoveryFile = c.path(RecoveryFile)
+	} else if _, err := os.Lstat(recoveryFile); err == nil {
+		return nil, fmt.Errorf("recovery key: %s: %w", recoveryFile, keyfile.ErrExists)
+	}
+	sealedRecovery, err := seal(recovery, passphrase, c.WorkFactor)
+	if err != nil {
+		return nil, fmt.Errorf("seal the recovery key: %w", err)
+	}
+	plain := encodeMaster(master)
+	defer clear(plain)
+	sealedMaster, err := seal(plain, passphrase, c.WorkFactor)
+	if err != nil {
+		return nil, fmt.Errorf("seal the master secret: %w", err)
+	}
+	params, err := json.MarshalIndent(master.Params(), "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	ledger, err := c.firstEntry(master, Fact{Type: typeInit, Lab: o.Lab, Params: master.Params(), Recovery: &recoveryHash})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range []struct {
+		path string
+		data []byte
+		perm fs.FileMode
+	}{
+		{recoveryFile, sealedRecovery, keyfile.SecretPerm},
+		{c.path(RecoveryPubFile), recoveryPub, keyfile.SecretPerm},
+		{c.path(LedgerFile), ledger, keyfile.SecretPerm},
+		{c.path(ParamsFile), append(params, '\n'), keyfile.PublicPerm},
+		{c.path(MasterFile), sealedMaster, keyfile.SecretPerm},
+	} {
+		if err := c.Files.WriteDurable(f.path, f.data, f.perm); err != nil {
+			return nil, err
+		}
+		if err := keyfile.ReadBack(f.path, f.data); err != nil {
+			return nil, err
+		}
+	}
+	return ReadLedger(c.path(LedgerFile), master.Params())
+}
+
+// checkUnused refuses a directory that holds a PKG, or a ledger that records
+// more than its making: its master secret may only be missing for now.
+func (c Config) checkUnused() error {
+	if _, err := os.Lstat(c.path(MasterFile)); err == nil {
+		return fmt.Errorf("%w in %s", ErrExists, c.Dir)
+	}
+	if _, err := os.Lstat(c.path(LedgerFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	ledger, err := ReadPublic(c.Dir)
+	if errors.Is(err, ErrNoPKG) {
+		return nil // cut between ledger and parameters
+	}
+	if err != nil || len(ledger.Entries) > 1 {
+		return errors.Join(fmt.Errorf("%w in %s, without its %s", ErrExists, c.Dir, MasterFile), err)
+	}
+	return nil
+}
+
+func (c Config) firstEntry(master *ibc.MasterSecret, fact Fact) ([]byte, error) {
+	body, err := json.Marshal(fact)
+	if err != nil {
+		return nil, err
+	}
+	data, _, err := hashlog.State{}.Append(c.Now(), ledgerSigner(master), body)
+	return data, err
+}
+
+func ledgerSigner(m *ibc.MasterSecret) hashlog.Signer {
+	return func(document []byte) ([]byte, error) { return m.Sign(ibc.KindLedger, document) }
+}
+
+// Open opens a PKG with its passphrase, takes the lock of its directory and
+// drops what an interrupted run left at the end of its ledger. The caller
+// closes it.
+func Open(c Config, passphrase []byte) (*PKG, error) {
+	if _, err := os.Lstat(c.path(MasterFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w in %s: %w", ErrNoPKG, c.Dir, err)
+	}
+	unlock, err := keyfile.Lock(c.path(lockFile))
+	if err != nil {
+		return nil, err
+	}
+	p := &PKG{Config: c, unlock: unlock}
+	if err := p.open(passphrase); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+func (p *PKG) open(passphrase []byte) error {
+	sealed, err := keyfile.ReadSecret(p.path(MasterFile), maxSmallFile)
+	if err != nil {
+		return err
+	}
+	plain, err := unseal(sealed, passphrase)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", p.path(MasterFile), err)
+	}
+	defer clear(plain)
+	if p.master, err = decodeMaster(plain); err != nil {
+		return fmt.Errorf("open %s: %w", p.path(MasterFile), err)
+	}
+	ledger, err := ReadPublic(p.Dir)
+	if err != nil {
+		return err
+	}
+	if own, params := p.master.Params(), ledger.Params; params.ID() != own.ID() || params.Epoch() != own.Epoch() {
+		return fmt.Errorf("%s: %w: it says params_id %x, the master secret's is %x", p.path(ParamsFile), ErrForeign, params.ID(), own.ID())
+	}
+	p.Ledger = ledger
+	if err := p.Files.Sweep(p.Dir); err != nil {
+		return err
+	}
+	state := ledger.Log.State
+	if state.Unfinished == 0 {
+		return nil
+	}
+	p.Warn(fmt.Sprintf("the last run was interrupted: %d bytes at the end of the ledger record nothing that was handed out and are dropped", state.Unfinished))
+	return p.Files.TruncateDurable(p.path(LedgerFile), state.Size)
+}
+
+// Params returns the public parameters.
+func (p *PKG) Params() *ibc.Params { return p.master.Params() }
+
+// Close destroys the master secret in memory and releases the lock.
+func (p *PKG) Close() error {
+	if p.master != nil {
+		p.master.Destroy()
+	}
+	return p.unlock()
+}
+
+// record appends facts to the ledger, durably.
+func (p *PKG) record(facts []Fact) error {
+	if len(facts) == 0 {
+		return nil
+	}
+	bodies := make([]json.RawMessage, len(facts))
+	for i, f := range facts {
+		var err error
+		if bodies[i], err = json.Marshal(f); err != nil {
+			return err
+		}
+	}
+	now := p.Now()
+	data, next, err := p.Ledger.Log.State.Append(now, ledgerSigner(p.master), bodies...)
+	if err != nil {
+		return err
+	}
+	if err := p.Files.AppendDurable(p.path(LedgerFile), data); err != nil {
+		return err
+	}
+	for _, f := range facts {
+		e := Entry{Index: uint64(len(p.Ledger.Entries)) + 1, Time: now.UTC(), Fact: f}
+		p.Ledger.Entries = append(p.Ledger.Entries, e)
+		p.Ledger.latest[subject(*f.Identity)] = e.Index
+	}
+	p.Ledger.Log.Advance(next)
+	return nil
+}

@@ -1,0 +1,197 @@
+package pkgen
+
+import (
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// Request asks for one bundle. Address, labels and names that are not given
+// are those of the name's latest issue.
+type Request struct {
+	Role       ibc.Role
+	Name       string
+	Generation uint32            // 0: the present one, 1 for a new name
+	Recipient  *bundle.Recipient // nil: the passphrase of the run
+	Address    string            // host:port or ""
+	Labels     map[string]string
+	Names      []fleet.Name // of a device; for a new one fleet.DefaultNames
+	Where      string       // where it was read, for errors: "devices.csv: line 3"
+}
+
+// IssueOptions hold for every request of a run.
+type IssueOptions struct {
+	Medium     string   // the directory to write to; made if need be
+	CLMs       []string // the CLM names that the devices shall listen to
+	Anchors    [][]byte // DER trust anchors of the devices
+	Passphrase []byte   // seals bundles without a recipient of their own; nil: there is none
+	Lab        bool     // the machine is not air-gapped: recorded in the ledger
+	// Progress is told of every bundle that is durable on the medium; may be nil.
+	Progress func(done, total int, row bundle.Row)
+}
+
+// job is a request that may be issued.
+type job struct {
+	bundle    bundle.Bundle // without key
+	recipient bundle.Recipient
+	labels    map[string]string
+	row       int    // index in the manifest
+	file      string // path on the medium, with '/'
+}
+
+// plan checks all requests, so that a run begins only if it can end.
+func (p *PKG) plan(m *medium, requests []Request, o IssueOptions) ([]job, error) {
+	if len(requests) == 0 {
+		return nil, fmt.Errorf("%w: nothing was asked for", ErrRequest)
+	}
+	peers, addresses, err := p.peers(o.CLMs)
+	if err != nil {
+		return nil, err
+	}
+	jobs := make([]job, 0, len(requests))
+	seen := make(map[bundle.Subject]bool, len(requests))
+	for _, r := range requests {
+		j, err := p.planOne(r, o)
+		if err == nil && seen[subject(j.bundle.Identity)] {
+			err = fmt.Errorf("%w: it is asked for twice", ErrRequest)
+		}
+		if err == nil && r.Role == ibc.RoleDevice {
+			j.bundle.Peers, j.bundle.CLMAddresses, j.bundle.Anchors = peers, addresses, o.Anchors
+		}
+		if err == nil {
+			err = j.bundle.Validate()
+		}
+		if err == nil {
+			err = m.place(&j, p.Ledger)
+		}
+		if err != nil {
+			return nil, r.wrap(err)
+		}
+		seen[subject(j.bundle.Identity)] = true
+		jobs = append(jobs, j)
+	}
+	return jobs, nil
+}
+
+func (r Request) wrap(err error) error {
+	if r.Where != "" {
+		return fmt.Errorf("%s: %s: %w", r.Where, r.Name, err)
+	}
+	return fmt.Errorf("%s: %w", r.Name, err)
+}
+
+func (p *PKG) planOne(r Request, o IssueOptions) (job, error) {
+	id, err := p.identity(r)
+	if err != nil {
+		return job{}, err
+	}
+	if err := fleet.ValidateLabels(r.Labels); err != nil {
+		return job{}, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	to := r.Recipient
+	if to == nil {
+		if to, err = p.passphraseRecipient(id, o.Passphrase); err != nil {
+			return job{}, err
+		}
+	}
+	if err := p.Ledger.mayIssue(id, Hash(to.Hash())); err != nil {
+		return job{}, err
+	}
+	if id.Role == ibc.RoleCLM && len(r.Names) > 0 {
+		return job{}, fmt.Errorf("%w: a CLM has no certificate names", ErrRequest)
+	}
+	if id.Role == ibc.RoleDevice && len(o.CLMs) == 0 {
+		return job{}, fmt.Errorf("%w: a device needs the name of at least one CLM", ErrRequest)
+	}
+	r = p.complete(r)
+	return job{
+		bundle: bundle.Bundle{
+			Identity: id, Params: p.Params(), Names: r.Names,
+			RecoveryHash: p.Ledger.Recovery(), Address: r.Address,
+		},
+		recipient: *to,
+		labels:    r.Labels,
+	}, nil
+}
+
+// complete fills in what the request leaves open.
+func (p *PKG) complete(r Request) Request {
+	last, _ := p.Ledger.Latest(bundle.Subject{Role: r.Role, Name: r.Name})
+	if r.Address == "" {
+		r.Address = last.Address
+	}
+	if len(r.Labels) == 0 {
+		r.Labels = last.Labels
+	}
+	if r.Labels == nil {
+		r.Labels = map[string]string{}
+	}
+	if len(r.Names) == 0 {
+		r.Names = last.Names
+	}
+	if len(r.Names) == 0 && r.Role == ibc.RoleDevice {
+		r.Names = fleet.DefaultNames(r.Name)
+	}
+	return r
+}
+
+// identity fills in epoch and generation.
+func (p *PKG) identity(r Request) (ibc.Identity, error) {
+	id := ibc.Identity{Role: r.Role, Name: r.Name, Epoch: p.Params().Epoch(), Generation: r.Generation}
+	if id.Generation == 0 {
+		id.Generation = 1
+		if last, ok := p.Ledger.Latest(subject(id)); ok && last.Identity.Epoch == id.Epoch {
+			id.Generation = last.Identity.Generation
+		}
+	}
+	if err := id.Validate(); err != nil {
+		return id, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	return id, nil
+}
+
+// peers returns the CLMs with their floors, which are their latest identities,
+// and their addresses as far as they are known.
+func (p *PKG) peers(names []string) (peers []bundle.Peer, addresses []string, err error) {
+	for _, name := range names {
+		last, ok := p.Ledger.Latest(bundle.Subject{Role: ibc.RoleCLM, Name: name})
+		if !ok {
+			return nil, nil, fmt.Errorf("%.70q: %w", name, ErrUnknownCLM)
+		}
+		peers = append(peers, bundle.Peer{Name: name, Epoch: last.Identity.Epoch, Generation: last.Identity.Generation})
+		if last.Address != "" {
+			addresses = append(addresses, last.Address)
+		}
+	}
+	return peers, addresses, nil
+}
+
+// passphraseRecipient names a passphrase in the ledger by a function of it and
+// of the master secret: it tells the PKG whether the passphrase is the same
+// again, and helps nobody else to guess it.
+func (p *PKG) passphraseRecipient(id ibc.Identity, passphrase []byte) (*bundle.Recipient, error) {
+	if len(passphrase) == 0 {
+		return nil, fmt.Errorf("%w: neither a recipient nor a passphrase to seal it to", ErrRequest)
+	}
+	s := p.master.Bytes()
+	defer clear(s)
+	key, err := hkdf.Key(sha256.New, s, nil, "edgeclm/v1/passphrase-recipient", sha256.Size)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	msg, err := ibc.LP([]byte(id.Role), []byte(id.Name), passphrase)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(msg)
+	mac := hmac.New(sha256.New, key)
+	mac.Write(msg)
+	r, err := bundle.PassphraseRecipient(passphrase, [32]byte(mac.Sum(nil)), p.WorkFactor)
+	return &r, err
+}

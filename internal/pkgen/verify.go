@@ -1,0 +1,133 @@
+package pkgen
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+)
+
+// VerifyDir checks a PKG's directory without any secret: parameters, the whole
+// ledger up to its last byte, the recovery key against the ledger, and that
+// secrets are readable by their owner only.
+func VerifyDir(dir string) (*Ledger, error) {
+	c := Config{Dir: dir}
+	ledger, err := ReadPublic(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := ledger.Log.Finished(); err != nil {
+		return nil, fmt.Errorf("ledger %s: %w", c.path(LedgerFile), err)
+	}
+	recovery, err := readRecovery(c.path(RecoveryPubFile))
+	if err != nil {
+		return nil, err
+	}
+	if recovery.SHA256 != ledger.Recovery() {
+		return nil, fmt.Errorf("%s: %w: the ledger records another recovery key", c.path(RecoveryPubFile), ErrForeign)
+	}
+	sealed, err := keyfile.ReadSecret(c.path(MasterFile), maxSmallFile)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := bundle.SealedTo(sealed); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.path(MasterFile), err)
+	}
+	return ledger, nil
+}
+
+// VerifyMedium checks a medium without any secret: the manifest's signature,
+// every row's public key, every bundle file against its hash, and that no other
+// bundle lies there. With a ledger (nil: none at hand) it holds the manifest to
+// it too.
+func VerifyMedium(dir string, params *ibc.Params, ledger *Ledger) (*bundle.Manifest, error) {
+	m, err := readManifest(dir, params)
+	if err != nil {
+		return nil, err
+	}
+	if ledger != nil {
+		if err := ledger.Covers(m.Ledger); err != nil {
+			return nil, err
+		}
+	}
+	latest := make(map[bundle.Subject]ibc.Identity, len(m.Rows))
+	for i, r := range m.Rows {
+		err := verifyRow(dir, r)
+		if err == nil && ledger != nil {
+			err = ledger.holds(r)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: row %d: %s %s: %w", filepath.Join(dir, bundle.ManifestName), i+1, r.Role, r.Name, err)
+		}
+		latest[r.Subject()] = r.Identity()
+	}
+	return m, verifyNoOthers(dir, latest)
+}
+
+func verifyRow(dir string, r bundle.Row) error {
+	if q := r.Identity().PublicKey(); hex.EncodeToString(q[:]) != r.PublicKey {
+		return fmt.Errorf("%w: public_key is not that of the identity", ErrMedium)
+	}
+	sealed, err := keyfile.Read(filepath.Join(dir, filepath.FromSlash(r.File)), bundle.MaxSize)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMedium, err)
+	}
+	if Hash(sha256.Sum256(sealed)) != r.SHA256 {
+		return fmt.Errorf("%w: %s is not the file that was issued", ErrMedium, r.File)
+	}
+	return nil
+}
+
+// holds reports whether the entry that a row names records the row.
+func (l *Ledger) holds(r bundle.Row) error {
+	if r.LedgerIndex > uint64(len(l.Entries)) {
+		return fmt.Errorf("%w: there is no ledger entry %d", ErrMedium, r.LedgerIndex)
+	}
+	e := l.Entries[r.LedgerIndex-1]
+	if e.Type != typeIssue || *e.Identity != r.Identity() || e.Address != r.Address || !maps.Equal(e.Labels, r.Labels) || !slices.Equal(e.Names, r.Names) {
+		return fmt.Errorf("%w: ledger entry %d records something else", ErrMedium, r.LedgerIndex)
+	}
+	return nil
+}
+
+// verifyNoOthers looks for bundles that the manifest does not list. Earlier
+// ones of a listed name are left behind by a re-issue and do no harm.
+func verifyNoOthers(dir string, latest map[bundle.Subject]ibc.Identity) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && strings.Count(strings.TrimPrefix(path, dir), string(os.PathSeparator)) > 1 {
+			return fs.SkipDir
+		}
+		id, err := bundle.ParseFileName(d.Name())
+		if err != nil || d.IsDir() {
+			return nil
+		}
+		if listed, ok := latest[subject(id)]; ok && id.Compare(listed) <= 0 {
+			return nil
+		}
+		return fmt.Errorf("%s: %w: the manifest does not list it", path, ErrMedium)
+	})
+}
+
+// ParseHead parses a ledger head as it is printed, "<count>:<sha256>".
+func ParseHead(s string) (bundle.LedgerHead, error) {
+	count, hash, ok := strings.Cut(s, ":")
+	index, err := strconv.ParseUint(count, 10, 64)
+	head := bundle.LedgerHead{Index: index}
+	if !ok || err != nil || head.Hash.UnmarshalText([]byte(hash)) != nil {
+		return head, fmt.Errorf("%.90q is not a ledger head (count:sha256)", s)
+	}
+	return head, nil
+}
