@@ -140,7 +140,7 @@ func (s *session) postpone(f *Fault) {
 	s.e.Tries++
 	wait := s.r.Policy.backoff(s.e.Tries)
 	if f.After > 0 {
-		wait = min(f.After, s.r.Policy.longestWait())
+		wait = min(f.After, s.r.Policy.LongestWait())
 	}
 	s.e.NextTry, s.e.LastError = now.Add(wait), f.Error()
 	s.d.NextAttempt, s.d.LastError = s.e.NextTry, f.Error()

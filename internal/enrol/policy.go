@@ -38,12 +38,12 @@ func (p Policy) backoff(n int) time.Duration {
 	return min(d, p.RetryLongest)
 }
 
-// longestWait is the furthest ahead that any stored time of a retry can lie.
-func (p Policy) longestWait() time.Duration {
+// LongestWait is the furthest ahead that any stored time of a retry can lie.
+func (p Policy) LongestWait() time.Duration {
 	return 2 * max(p.RetryLongest, p.Floor, p.Poll)
 }
 
 // Waiting reports whether the device's next try is still ahead at now.
 func (p Policy) Waiting(d fleet.Device, now time.Time) bool {
-	return fleet.Waits(d.NextAttempt, now, p.longestWait())
+	return fleet.Waits(d.NextAttempt, now, p.LongestWait())
 }
