@@ -1,0 +1,134 @@
+// Package store names what the inventory keeps beside the rows that the core
+// works on: what a commissioning brings, what an operator decides, and the
+// history of a device. Implementations stand below it: sqlite is the one that
+// the product uses, memstore serves tests, and storetest is what each of them
+// must pass.
+package store
+
+import (
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// Sentinels; every error of a store wraps one of these, one of enrol's
+// (ErrNotFound, ErrConflict, ErrLeased) or a failure of the medium.
+var (
+	// ErrVersion is wrapped by Open when a later release wrote the database.
+	ErrVersion = errors.New("written by a later release")
+	// ErrForeign is wrapped by Open when the file is no inventory at all.
+	ErrForeign = errors.New("not an edgeclm inventory")
+	// ErrInvalid is wrapped when a record breaks a rule of the inventory; it
+	// would be refused again.
+	ErrInvalid = errors.New("invalid record")
+	// ErrClosed is wrapped by every call after Close.
+	ErrClosed = errors.New("the store is closed")
+)
+
+// Row is what the PKG's manifest says about one device.
+type Row struct {
+	Identity    ibc.Identity // of role dev
+	Address     string       // host:port, or ""
+	Labels      map[string]string
+	Names       []fleet.Name
+	LedgerIndex uint64 // of the ledger's entry that records the issue
+}
+
+// Address is where an operator says that a device is.
+type Address struct {
+	Device  string
+	Address string // host:port; "" returns to what the manifest says
+}
+
+// Delivery is what one commissioning brings: rows of a manifest, and addresses
+// that override it.
+type Delivery struct {
+	At        time.Time
+	Source    string // where it came from, for the history of the addresses
+	Rows      []Row
+	Addresses []Address
+}
+
+// Counts says what a delivery did to the devices that it names.
+type Counts struct {
+	Added     int // devices that were not known
+	Updated   int // a later identity, other labels, names or address
+	Unchanged int
+	Skipped   int // rows of an earlier (epoch, generation) than the stored one
+}
+
+// Filter selects devices; the zero Filter selects all.
+type Filter struct {
+	Names  []string          // these; one that does not exist is enrol.ErrNotFound
+	Labels map[string]string // devices that have all of them
+}
+
+// History is all that is known about a device.
+type History struct {
+	Device         fleet.Device
+	CommissionedAt time.Time
+	LedgerIndex    uint64             // of the row that the inventory has of it
+	Addresses      []AddressEntry     // oldest first; the last one counts
+	Enrolments     []*enrol.Enrolment // oldest first; with certificates, chains, receipts and the paper's steps
+	Certificates   []Certificate      // oldest first
+	Events         []enrol.Event      // oldest first
+}
+
+// AddressEntry is an address that a device had since a time.
+type AddressEntry struct {
+	Address string
+	Source  string // of the Delivery
+	Manual  bool   // an operator's override, not the manifest's
+	Since   time.Time
+}
+
+// Certificate is a certificate on record, with the proof of who made its key.
+type Certificate struct {
+	fleet.Certificate
+	Device    string
+	Enrolment enrol.ID // for which it was issued
+	DER       []byte
+	Chain     [][]byte // the CA certificates that came with it, DER
+	Receipt   enrol.Receipt
+	Active    bool     // the device's present one
+	Tenures   []Tenure // when it was the active one, oldest first; empty if it never was
+}
+
+// Tenure is a time in which a certificate was its device's active one.
+type Tenure struct {
+	From  time.Time
+	Until time.Time // zero: still is
+}
+
+// The kinds of event that a store adds to enrol's: what an operator did.
+const (
+	EventCommissioned enrol.EventKind = "commissioned" // the device became known, or its identity later
+	EventPaused       enrol.EventKind = "paused"
+	EventResumed      enrol.EventKind = "resumed"
+	EventReleased     enrol.EventKind = "released" // from quarantine
+	EventLabelled     enrol.EventKind = "labelled"
+	EventAddressed    enrol.EventKind = "addressed"
+)
+
+// Action is an operator's decision about a device.
+type Action struct {
+	Device string
+	At     time.Time
+	Reason string // in the operator's words; no secrets
+}
+
+// Collect gathers a sequence of devices, up to its first error.
+func Collect(devices iter.Seq2[fleet.Device, error]) ([]fleet.Device, error) {
+	var out []fleet.Device
+	for d, err := range devices {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}

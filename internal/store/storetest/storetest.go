@@ -1,0 +1,61 @@
+// Package storetest is the conformance suite of the inventory's stores.
+package storetest
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/store"
+)
+
+// Store is what every store has. Times are kept in UTC to the microsecond,
+// rounded down; durations exactly.
+type Store interface {
+	enrol.Store
+	// PutDevices stores a delivery in one transaction, or nothing of it.
+	//
+	// A row of a later (epoch, generation) replaces the identity, an earlier
+	// one is skipped and counted; addresses, labels and names follow the
+	// higher ledger index. So rows may arrive in any order, and twice. What an
+	// operator decided (Delivery.Addresses, SetLabels) stays in force over
+	// what manifests say until it is taken back. An address for a device that
+	// is not known wraps enrol.ErrNotFound, a row that is no device's
+	// store.ErrInvalid.
+	PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error)
+	Close() error
+}
+
+// Inventory is what the command line needs beyond that.
+type Inventory interface {
+	Store
+	// ListDevices yields devices in the order of their names. A name of the
+	// filter that does not exist yields an error that wraps enrol.ErrNotFound.
+	// The sequence holds a snapshot of the inventory while it runs; it is not
+	// for work between the elements that takes long.
+	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
+	// CountDevices counts what ListDevices would yield.
+	CountDevices(ctx context.Context, f store.Filter) (int, error)
+	// DueDevices returns the names of the devices that should be worked on at
+	// now, those whose certificates end first in front: not paused, not
+	// quarantined, with an open enrolment or a certificate that is due
+	// (fleet.Device.Due), and no next try ahead (fleet.Waits with longest, see
+	// enrol.Policy.LongestWait).
+	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
+	// NextDue returns when the next device that is not due at now will be, and
+	// the zero time if none ever will.
+	NextDue(ctx context.Context, now time.Time) (time.Time, error)
+	// History returns all that is known about a device, with at most so many
+	// of its last events (0: all).
+	History(ctx context.Context, device string, events int) (store.History, error)
+	// CertificateByHash returns a certificate on record by its SHA-256.
+	CertificateByHash(ctx context.Context, sha256 [32]byte) (store.Certificate, error)
+	// SetPaused pauses a device or resumes it.
+	SetPaused(ctx context.Context, a store.Action, paused bool) error
+	// SetLabels overrides the manifest's labels; nil returns to them.
+	SetLabels(ctx context.Context, a store.Action, labels map[string]string) error
+	// Release ends a device's quarantine; its attempts count from 0 again.
+	Release(ctx context.Context, a store.Action) error
+}
