@@ -58,9 +58,12 @@ func Configured() bool {
 		pkcs7.KeyEncryptionHash == crypto.SHA256
 }
 
+// errPanic: the PKCS#7 library panicked.
+var errPanic = fmt.Errorf("%w: the PKCS#7 library panicked", ErrMalformed)
+
 // guard turns a panic of the PKCS#7 library into an error.
 func guard(err *error, as error) {
-	if r := recover(); r != nil {
-		*err = fmt.Errorf("%w: the PKCS#7 library panicked", as)
+	if recover() != nil {
+		*err = as
 	}
 }

@@ -59,7 +59,7 @@ func CertsOnly(certificates ...*x509.Certificate) ([]byte, error) {
 // ParseCertsOnly parses signed data without a signer: 1 to 16 certificates.
 // Errors wrap ErrMalformed.
 func ParseCertsOnly(ber []byte) (certificates []*x509.Certificate, err error) {
-	defer guard(&err, ErrMalformed)
+	defer guard(&err, errPanic)
 	if err := checkStructure(ber); err != nil {
 		return nil, err
 	}

@@ -36,18 +36,22 @@ type Signer struct {
 // ParseReply parses a message that must carry exactly one signature, by the key
 // of one of the certificates given. Errors wrap ErrMalformed or ErrSignature.
 func ParseReply(ber []byte, by []*x509.Certificate) (*Message, error) {
-	return parse(ber, func([]*x509.Certificate) []*x509.Certificate { return by })
+	return guarded(ber, func([]*x509.Certificate) []*x509.Certificate { return by })
 }
 
 // ParseRequest parses a message that must carry exactly one signature, by the
 // key of a certificate that it encloses. Errors wrap ErrMalformed or
 // ErrSignature.
 func ParseRequest(ber []byte) (*Message, error) {
-	return parse(ber, func(enclosed []*x509.Certificate) []*x509.Certificate { return enclosed })
+	return guarded(ber, func(enclosed []*x509.Certificate) []*x509.Certificate { return enclosed })
 }
 
-func parse(ber []byte, by func([]*x509.Certificate) []*x509.Certificate) (m *Message, err error) {
-	defer guard(&err, ErrMalformed)
+func guarded(ber []byte, by func([]*x509.Certificate) []*x509.Certificate) (m *Message, err error) {
+	defer guard(&err, errPanic)
+	return parse(ber, by)
+}
+
+func parse(ber []byte, by func([]*x509.Certificate) []*x509.Certificate) (*Message, error) {
 	if err := checkStructure(ber); err != nil {
 		return nil, err
 	}
@@ -58,7 +62,7 @@ func parse(ber []byte, by func([]*x509.Certificate) []*x509.Certificate) (m *Mes
 	if len(p7.Signers) != 1 {
 		return nil, fmt.Errorf("%w: %d signers, exactly one is allowed", ErrSignature, len(p7.Signers))
 	}
-	m = &Message{Content: p7.Content, Certificates: p7.Certificates}
+	m := &Message{Content: p7.Content, Certificates: p7.Certificates}
 	if m.Signer, err = verify(p7, by(p7.Certificates)); err != nil {
 		return nil, err
 	}
@@ -70,7 +74,10 @@ func parse(ber []byte, by func([]*x509.Certificate) []*x509.Certificate) (m *Mes
 	if !a.isData() {
 		return nil, fmt.Errorf("%w: its content type attribute is not id-data", ErrMalformed)
 	}
-	return m, a.read(m)
+	if err := a.read(m); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // verify checks the one signature with the certificate that the message names,
