@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 )
@@ -140,8 +141,9 @@ func (m *medium) list(j job, ledgerIndex uint64, sealed Hash) bundle.Row {
 	q := id.PublicKey()
 	row := bundle.Row{
 		Role: id.Role, Name: id.Name, Epoch: id.Epoch, Generation: id.Generation,
-		PublicKey: hex.EncodeToString(q[:]), Address: j.bundle.Address, Labels: j.labels, Names: j.bundle.Names,
-		File: j.file, SHA256: sealed, LedgerIndex: ledgerIndex,
+		PublicKey: hex.EncodeToString(q[:]), Address: j.bundle.Address, Labels: j.labels,
+		Names: append([]fleet.Name{}, j.bundle.Names...), // an empty list is [] in JSON
+		File:  j.file, SHA256: sealed, LedgerIndex: ledgerIndex,
 	}
 	if j.row == len(m.manifest.Rows) {
 		m.manifest.Rows = append(m.manifest.Rows, row)

@@ -32,7 +32,10 @@ func seal(plain, passphrase []byte, workFactor int) ([]byte, error) {
 		return nil, err
 	}
 	_, err = w.Write(plain)
-	return out.Bytes(), errors.Join(err, w.Close())
+	if err := errors.Join(err, w.Close()); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 // unseal decrypts what seal made. The caller zeroes the result after use.

@@ -228,12 +228,9 @@ func (f *file) Write(data []byte) (int, error) {
 	if info, err := os.Stat(f.tracked.path); err == nil {
 		size = info.Size()
 	}
-	err := f.layer.step()
-	if err != nil && !f.layer.Cut() {
-		return 0, err
-	}
-	if err != nil {
-		if f.layer.mode == PowerLoss {
+	over := f.layer.Cut()
+	if err := f.layer.step(); err != nil {
+		if over || f.layer.mode == PowerLoss {
 			return 0, err
 		}
 		n, writeErr := f.File.Write(data[:len(data)/2])
