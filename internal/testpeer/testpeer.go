@@ -1,26 +1,42 @@
-// Package testpeer finds the programs of others that tests run against.
+// Package testpeer gives tests the external programs that edgeclm is tried
+// against. A missing program skips the test with a notice, or fails it where
+// nothing may be skipped.
 package testpeer
 
 import (
+	"errors"
 	"os"
-	"os/exec"
 	"testing"
+
+	"github.com/edgeclm/edgeclm/internal/labpeer"
 )
 
-// NoSkip is the environment variable that makes a missing program a failure.
+// NoSkip, set to 1 in the environment, makes a test fail whose
+// external program is missing; continuous integration sets it.
 const NoSkip = "EDGECLM_NO_SKIP"
 
-// Look returns the path of a program. If it is not installed, the test is
-// skipped, or fails if NoSkip is set to 1.
-func Look(t testing.TB, program string) string {
+// Look returns the path of an external program. Without it the test is
+// skipped, or fails under EDGECLM_NO_SKIP=1.
+func Look(t testing.TB, name string) string {
 	t.Helper()
-	path, err := exec.LookPath(program)
-	if err == nil {
+	path, err := labpeer.Find(name)
+	switch {
+	case err == nil:
 		return path
+	case errors.Is(err, labpeer.ErrNotInstalled):
+		Missing(t, name+" is not installed")
+	default:
+		t.Fatalf("%v", err)
 	}
-	if os.Getenv(NoSkip) == "1" {
-		t.Fatalf("%s is not installed", program)
-	}
-	t.Skipf("%s is not installed", program)
 	return ""
+}
+
+// Missing ends a test that lacks something of its surroundings: skipped with
+// the reason, or failed under EDGECLM_NO_SKIP=1.
+func Missing(t testing.TB, reason string) {
+	t.Helper()
+	if os.Getenv(NoSkip) == "1" {
+		t.Fatalf("%s, and %s=1 forbids to skip", reason, NoSkip)
+	}
+	t.Skip(reason)
 }
