@@ -25,7 +25,7 @@ var (
 	// ErrInvalid is wrapped when a record breaks a rule of the inventory; it
 	// would be refused again.
 	ErrInvalid = errors.New("invalid record")
-	// ErrClosed is wrapped by every call after Close.
+	// ErrClosed is wrapped by every change after Close.
 	ErrClosed = errors.New("the store is closed")
 )
 
