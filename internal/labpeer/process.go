@@ -22,7 +22,14 @@ type Process struct {
 // process's environment with env (each entry KEY=value) added, and no standard
 // input; both its outputs go to log.
 func StartProcess(ctx context.Context, path string, args, env []string, log io.Writer) (*Process, error) {
+	return StartProcessIn(ctx, "", path, args, env, log)
+}
+
+// StartProcessIn is StartProcess in another working directory; "" is this
+// process's.
+func StartProcessIn(ctx context.Context, dir, path string, args, env []string, log io.Writer) (*Process, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
