@@ -1,0 +1,148 @@
+package clmctl
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/scep"
+)
+
+// authority is a CA as ca.json keeps it.
+type authority struct {
+	Name         string            `json:"name"`
+	URL          string            `json:"url"`
+	Anchor       []byte            `json:"anchor"`       // DER
+	Certificates [][]byte          `json:"certificates"` // pinned CA and RA certificates, DER
+	Capabilities scep.Capabilities `json:"capabilities"`
+	// ChallengeFile names the file in the data directory that holds the
+	// challenge; "" if the CA wants none. Each challenge has a file of its own,
+	// so that ca.json changes CA and challenge in one step.
+	ChallengeFile string    `json:"challenge_file,omitempty"`
+	AddedAt       time.Time `json:"added_at"`
+}
+
+// authorityJSON is the form of ca.json. The list has one CA today; those that
+// it falls back to will follow.
+type authorityJSON struct {
+	Version     int         `json:"version"`
+	Authorities []authority `json:"authorities"`
+}
+
+const (
+	authorityVersion = 1
+	maxAuthority     = 1 << 20 // bytes
+	maxChallenge     = 4096    // bytes
+	challengePrefix  = "challenge-"
+)
+
+// errNoCA: no CA was added yet.
+var errNoCA = errors.New("no CA was added yet")
+
+// authority returns the CA in use.
+func (d dataDir) authority() (authority, error) {
+	data, err := keyfile.ReadSecret(d.path(authorityFile), maxAuthority)
+	if errors.Is(err, fs.ErrNotExist) {
+		return authority{}, clikit.WithHint(clikit.WithCode(errNoCA, clikit.ExitUsage),
+			"clmctl ca add URL --challenge-file FILE --fingerprint sha256:HEX")
+	}
+	if err != nil {
+		return authority{}, err
+	}
+	a, err := parseAuthority(data)
+	if err != nil {
+		return authority{}, fmt.Errorf("%s: %w", d.path(authorityFile), err)
+	}
+	return a, nil
+}
+
+// parseAuthority parses ca.json.
+func parseAuthority(data []byte) (authority, error) {
+	var f authorityJSON
+	if err := json.Unmarshal(data, &f); err != nil {
+		return authority{}, err
+	}
+	if f.Version != authorityVersion {
+		return authority{}, fmt.Errorf("version %d, this release reads %d", f.Version, authorityVersion)
+	}
+	if len(f.Authorities) == 0 {
+		return authority{}, errors.New("it lists no CA")
+	}
+	a := f.Authorities[0]
+	if a.ChallengeFile != "" && (filepath.Base(a.ChallengeFile) != a.ChallengeFile || !strings.HasPrefix(a.ChallengeFile, challengePrefix)) {
+		return authority{}, fmt.Errorf("%.80q is not the name of a challenge file", a.ChallengeFile)
+	}
+	return a, nil
+}
+
+// saveAuthority makes a CA the one in use, with its challenge (nil: none), and
+// removes the challenges of others. The caller holds the lock.
+func (d dataDir) saveAuthority(a authority, challenge []byte) error {
+	var files keyfile.Files
+	a.ChallengeFile = ""
+	if challenge != nil {
+		var suffix [8]byte
+		if _, err := rand.Read(suffix[:]); err != nil {
+			return err
+		}
+		a.ChallengeFile = challengePrefix + hex.EncodeToString(suffix[:])
+		if err := files.CreateDurable(d.path(a.ChallengeFile), challenge, keyfile.SecretPerm); err != nil {
+			return err
+		}
+	}
+	data, err := json.MarshalIndent(authorityJSON{authorityVersion, []authority{a}}, "", " ")
+	if err != nil {
+		return fmt.Errorf("encode CA: %w", err)
+	}
+	if err := files.WriteDurable(d.path(authorityFile), append(data, '\n'), keyfile.SecretPerm); err != nil {
+		return err
+	}
+	return d.dropChallenges(a.ChallengeFile)
+}
+
+// dropChallenges removes the challenges that no CA uses any more.
+func (d dataDir) dropChallenges(keep string) error {
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), challengePrefix) && e.Name() != keep {
+			if err := (keyfile.Files{}).RemoveDurable(d.path(e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// challenge returns how to obtain the CA's challenge, nil if it wants none.
+// It is read for each enrolment, so that it is in memory only then.
+func (d dataDir) challenge(a authority) func(context.Context, string) ([]byte, error) {
+	if a.ChallengeFile == "" {
+		return nil
+	}
+	return func(context.Context, string) ([]byte, error) {
+		return keyfile.ReadSecret(d.path(a.ChallengeFile), maxChallenge)
+	}
+}
+
+// anchor returns the trust anchor.
+func (a authority) anchor() (*x509.Certificate, error) {
+	c, err := x509.ParseCertificate(a.Anchor)
+	if err != nil {
+		return nil, fmt.Errorf("the trust anchor of CA %s does not parse: %w", a.Name, err)
+	}
+	return c, nil
+}

@@ -1,0 +1,98 @@
+package clmctl
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+)
+
+func (a *app) caCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ca",
+		Short: "Choose the corporate CA, and show it",
+	}
+	cmd.AddCommand(a.caAddCommand(), a.caShowCommand())
+	return cmd
+}
+
+func (a *app) caShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show",
+		Short: "Show the CA in use",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.openExisting(cmd)
+			if err != nil {
+				return err
+			}
+			ca, err := s.dir.authority()
+			if err != nil {
+				return err
+			}
+			return a.renderAuthority(ca)
+		},
+	}
+}
+
+// caView is a CA as it is shown.
+type caView struct {
+	Name         string            `json:"name"`
+	URL          string            `json:"url"`
+	Anchor       certificateView   `json:"anchor"`
+	Certificates []certificateView `json:"certificates"`
+	Capabilities []string          `json:"capabilities"`
+	Challenge    bool              `json:"challenge"` // whether there is one
+	AddedAt      time.Time         `json:"added_at"`
+}
+
+// certificateView is a CA or RA certificate as it is shown.
+type certificateView struct {
+	Subject  string    `json:"subject"`
+	CA       bool      `json:"ca"`
+	SHA256   string    `json:"sha256"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+func viewCertificate(c *x509.Certificate) certificateView {
+	sum := sha256.Sum256(c.Raw)
+	return certificateView{
+		Subject: c.Subject.String(), CA: c.IsCA, SHA256: hex.EncodeToString(sum[:]), NotAfter: c.NotAfter.UTC(),
+	}
+}
+
+func (a *app) renderAuthority(ca authority) error {
+	anchor, err := ca.anchor()
+	if err != nil {
+		return err
+	}
+	v := caView{
+		Name: ca.Name, URL: ca.URL, Anchor: viewCertificate(anchor), Certificates: []certificateView{},
+		Capabilities: ca.Capabilities, Challenge: ca.ChallengeFile != "", AddedAt: ca.AddedAt.UTC(),
+	}
+	fields := []clikit.Field{
+		{Name: "name", Value: v.Name},
+		{Name: "url", Value: v.URL},
+		{Name: "anchor", Value: v.Anchor.Subject},
+		{Name: "anchor_fingerprint", Value: "sha256:" + v.Anchor.SHA256},
+		{Name: "anchor_not_after", Value: v.Anchor.NotAfter.Format(time.RFC3339)},
+	}
+	for i, der := range ca.Certificates {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		shown := viewCertificate(c)
+		v.Certificates = append(v.Certificates, shown)
+		fields = append(fields, clikit.Field{Name: "certificate_" + strconv.Itoa(i+1), Value: shown.Subject + " sha256:" + shown.SHA256})
+	}
+	fields = append(fields,
+		clikit.Field{Name: "challenge", Value: strconv.FormatBool(v.Challenge)},
+		clikit.Field{Name: "added_at", Value: v.AddedAt.Format(time.RFC3339)})
+	return clikit.RenderRecord(a.Out, a.Output, v, fields...)
+}

@@ -1,0 +1,197 @@
+package clmctl
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/coaplink"
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+)
+
+// Config is what an operator decides, from flags, the environment and the
+// configuration file; docs/configuration.md describes it.
+type Config struct {
+	Output      clikit.Format
+	LogFormat   string
+	Concurrency int           // devices at once
+	Timeout     time.Duration // of one device's try
+	Policy      enrol.Policy
+	Device      coaplink.Timeouts
+	CATimeout   time.Duration // of one exchange with the CA
+	Profiles    []fleet.Profile
+}
+
+// Bounds of the configuration.
+const (
+	maxConfigFile  = 1 << 20 // bytes
+	maxConcurrency = 1024
+	maxProfiles    = 256
+)
+
+// variableConfig names the configuration file in the environment.
+const variableConfig = "CLM_CONFIG"
+
+// loadConfig returns the configuration and the data directory. Precedence is
+// flag, environment, file, default.
+func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (Config, string, error) {
+	path, dir, err := configPath(flags, s)
+	if err != nil {
+		return Config{}, "", err
+	}
+	data, err := readConfig(path, dir == "")
+	if err != nil {
+		return Config{}, "", err
+	}
+	file, err := parseConfig(data)
+	if err != nil {
+		return Config{}, "", fmt.Errorf("%s: %w", path, err)
+	}
+	switch {
+	case dir == "":
+		dir, err = clikit.ResolveDataDir(clikit.DataCLM, flagValue(flags, clikit.FlagDataDir), file.DataDir, s)
+	case file.DataDir != "":
+		err = fmt.Errorf("%s: data_dir only works in a file that is named with --config, not in one that was found in the data directory", path)
+	}
+	if err != nil {
+		return Config{}, "", err
+	}
+	v, err := newViper(data, flags, s)
+	if err != nil {
+		return Config{}, "", err
+	}
+	c, err := fromViper(v)
+	if err != nil {
+		return Config{}, "", err
+	}
+	c.Profiles, err = file.profiles()
+	if err != nil {
+		return Config{}, "", fmt.Errorf("%s: %w", path, err)
+	}
+	return c, dir, nil
+}
+
+// configPath returns the path of the configuration file. Unless it is named,
+// it is in the data directory, which is then returned too.
+func configPath(flags *pflag.FlagSet, s clikit.Streams) (path, dir string, err error) {
+	if path := cmp.Or(flagValue(flags, clikit.FlagConfig), s.Getenv(variableConfig)); path != "" {
+		return path, "", nil
+	}
+	dir, err = clikit.ResolveDataDir(clikit.DataCLM, flagValue(flags, clikit.FlagDataDir), "", s)
+	return filepath.Join(dir, configFile), dir, err
+}
+
+// readConfig reads the configuration file; one that was not named need not
+// exist.
+func readConfig(path string, named bool) ([]byte, error) {
+	data, err := keyfile.Read(path, maxConfigFile)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return data, nil
+}
+
+func flagValue(flags *pflag.FlagSet, name string) string {
+	if f := flags.Lookup(name); f != nil && f.Changed {
+		return f.Value.String()
+	}
+	return ""
+}
+
+// newViper stacks the sources of the settings. The environment comes through
+// Streams, so it is merged over the file by hand, and parsed strictly, which
+// viper would not do.
+func newViper(data []byte, flags *pflag.FlagSet, s clikit.Streams) (*viper.Viper, error) {
+	v := viper.New()
+	v.SetConfigType("yaml")
+	if err := v.ReadConfig(bytes.NewReader(data)); err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	for _, x := range settings() {
+		v.SetDefault(x.key, x.value)
+		if text := s.Getenv(x.variable()); text != "" {
+			value, err := x.parse(text)
+			if err != nil {
+				return nil, fmt.Errorf("environment variable %s: %w", x.variable(), err)
+			}
+			if err := v.MergeConfigMap(nested(x.key, value)); err != nil {
+				return nil, fmt.Errorf("environment variable %s: %w", x.variable(), err)
+			}
+		}
+		if f := flags.Lookup(x.flag); x.flag != "" && f != nil && f.Changed {
+			if err := v.BindPFlag(x.key, f); err != nil {
+				return nil, fmt.Errorf("flag --%s: %w", x.flag, err)
+			}
+		}
+	}
+	return v, nil
+}
+
+// fromViper reads the settings and checks that they make sense together.
+func fromViper(v *viper.Viper) (Config, error) {
+	c := Config{
+		LogFormat:   v.GetString(keyLogFormat),
+		Concurrency: v.GetInt(keyConcurrency),
+		Timeout:     v.GetDuration(keyTimeout),
+		Policy: enrol.Policy{
+			MaxAttempts:   v.GetInt(keyMaxAttempts),
+			Floor:         v.GetDuration(keyFloor),
+			ConfirmWithin: v.GetDuration(keyConfirmWithin),
+			RetryFirst:    v.GetDuration(keyRetryFirst),
+			RetryLongest:  v.GetDuration(keyRetryLongest),
+			Poll:          v.GetDuration(keyPoll),
+			HookTries:     v.GetInt(keyHookTries),
+			BreakerDevice: v.GetInt(keyBreakerDevices),
+			BreakerWindow: v.GetDuration(keyBreakerWindow),
+			Window:        fleet.Window{From: v.GetFloat64(keyWindowFrom), To: v.GetFloat64(keyWindowTo)},
+		},
+		Device: coaplink.Timeouts{
+			Handshake: v.GetDuration(keyHandshakeTimeout),
+			Exchange:  v.GetDuration(keyExchangeTimeout),
+		},
+		CATimeout: v.GetDuration(keyCATimeout),
+	}
+	if err := c.Output.Set(v.GetString(keyOutput)); err != nil {
+		return c, fmt.Errorf("%s: %w", keyOutput, err)
+	}
+	return c, c.validate(v)
+}
+
+func (c Config) validate(v *viper.Viper) error {
+	switch {
+	case c.LogFormat != "text" && c.LogFormat != "json":
+		return fmt.Errorf("%s: %q is neither text nor json", keyLogFormat, c.LogFormat)
+	case c.Concurrency > maxConcurrency:
+		return fmt.Errorf("%s: at most %d devices at once", keyConcurrency, maxConcurrency)
+	case c.Policy.RetryLongest < c.Policy.RetryFirst:
+		return fmt.Errorf("%s is shorter than %s", keyRetryLongest, keyRetryFirst)
+	case c.Policy.Window.From <= 0 || c.Policy.Window.From > c.Policy.Window.To || c.Policy.Window.To >= 1:
+		return fmt.Errorf("%s and %s must be fractions of the lifetime, 0 < from <= to < 1", keyWindowFrom, keyWindowTo)
+	}
+	for _, x := range settings() {
+		switch x.value.(type) {
+		case int:
+			if v.GetInt(x.key) < 1 {
+				return fmt.Errorf("%s must be at least 1", x.key)
+			}
+		case time.Duration:
+			if d := v.GetDuration(x.key); d < 0 || d == 0 && !x.zero {
+				return fmt.Errorf("%s must be longer than %v", x.key, d)
+			}
+		}
+	}
+	return nil
+}

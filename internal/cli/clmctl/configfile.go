@@ -1,0 +1,142 @@
+package clmctl
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/edgeclm/edgeclm/internal/fleet"
+)
+
+// fileConfig is the form of the configuration file. Its settings are read
+// through viper, for the sake of precedence; this type is what says which keys
+// and types there are, and keeps the case of labels, which viper does not.
+type fileConfig struct {
+	DataDir   string `yaml:"data_dir"`
+	Output    string `yaml:"output"`
+	LogFormat string `yaml:"log_format"`
+	Enrolment struct {
+		Concurrency    int           `yaml:"concurrency"`
+		Timeout        time.Duration `yaml:"timeout"`
+		MaxAttempts    int           `yaml:"max_attempts"`
+		Floor          time.Duration `yaml:"floor"`
+		ConfirmWithin  time.Duration `yaml:"confirm_within"`
+		RetryFirst     time.Duration `yaml:"retry_first"`
+		RetryLongest   time.Duration `yaml:"retry_longest"`
+		Poll           time.Duration `yaml:"poll"`
+		HookTries      int           `yaml:"hook_tries"`
+		BreakerDevices int           `yaml:"breaker_devices"`
+		BreakerWindow  time.Duration `yaml:"breaker_window"`
+	} `yaml:"enrolment"`
+	Renewal struct {
+		WindowFrom float64 `yaml:"window_from"`
+		WindowTo   float64 `yaml:"window_to"`
+	} `yaml:"renewal"`
+	Device struct {
+		HandshakeTimeout time.Duration `yaml:"handshake_timeout"`
+		ExchangeTimeout  time.Duration `yaml:"exchange_timeout"`
+	} `yaml:"device"`
+	CA struct {
+		Timeout time.Duration `yaml:"timeout"`
+	} `yaml:"ca"`
+	Profiles []fileProfile `yaml:"profiles"`
+}
+
+// fileProfile is a certificate profile in the configuration file.
+type fileProfile struct {
+	Name        string            `yaml:"name"`
+	Match       map[string]string `yaml:"match"`
+	Key         string            `yaml:"key"`
+	Subject     map[string]string `yaml:"subject"`
+	SANs        []string          `yaml:"sans"`
+	KeyUsage    []string          `yaml:"key_usage"`
+	ExtKeyUsage []string          `yaml:"ext_key_usage"`
+}
+
+// parseConfig parses a configuration file strictly: unknown keys and wrong
+// types are errors that name the line.
+func parseConfig(data []byte) (fileConfig, error) {
+	var f fileConfig
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	d.KnownFields(true)
+	err := d.Decode(&f)
+	if errors.Is(err, io.EOF) {
+		return f, nil // empty, or comments alone
+	}
+	if err != nil {
+		return f, explainYAML(err)
+	}
+	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return f, errors.New("a second YAML document")
+	}
+	return f, nil
+}
+
+// explainYAML words an error of the YAML library for people who do not know
+// the types of this program.
+func explainYAML(err error) error {
+	var parts *yaml.TypeError
+	if !errors.As(err, &parts) {
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	unknown := regexp.MustCompile(`field (\S+) not found in type \S+`)
+	text := unknown.ReplaceAllString(strings.Join(parts.Errors, "; "), `unknown key "$1"`)
+	return errors.New(strings.NewReplacer("time.Duration", "a duration like 90s or 10m", "!!str ", "", "!!int ", "").Replace(text))
+}
+
+// profiles returns the certificate profiles, checked.
+func (f fileConfig) profiles() ([]fleet.Profile, error) {
+	if len(f.Profiles) > maxProfiles {
+		return nil, fmt.Errorf("%d profiles, at most %d are allowed", len(f.Profiles), maxProfiles)
+	}
+	out := make([]fleet.Profile, 0, len(f.Profiles))
+	for i, p := range f.Profiles {
+		profile, err := p.profile()
+		if err == nil && p.Name == "" {
+			err = errors.New("it has no name")
+		}
+		if err == nil && slices.ContainsFunc(out, func(o fleet.Profile) bool { return o.Name == p.Name }) {
+			err = fmt.Errorf("the name %q is taken", p.Name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("profile %d: %w", i+1, err)
+		}
+		out = append(out, profile)
+	}
+	return out, nil
+}
+
+func (f fileProfile) profile() (fleet.Profile, error) {
+	p := fleet.Profile{
+		Name: f.Name, Match: f.Match, Key: fleet.KeyAlgorithm(f.Key),
+		KeyUsage: f.KeyUsage, ExtKeyUsage: f.ExtKeyUsage,
+	}
+	if err := fleet.ValidateLabels(f.Match); err != nil {
+		return p, fmt.Errorf("match: %w", err)
+	}
+	for _, t := range fleet.SubjectTypes() {
+		if value, ok := f.Subject[t]; ok {
+			p.Subject = append(p.Subject, fleet.Attribute{Type: t, Value: value})
+		}
+	}
+	for t := range f.Subject {
+		if !slices.Contains(fleet.SubjectTypes(), t) {
+			return p, fmt.Errorf("subject: %.40q is none of %s", t, strings.Join(fleet.SubjectTypes(), ", "))
+		}
+	}
+	for _, s := range f.SANs {
+		kind, value, _ := strings.Cut(s, ":")
+		p.SANs = append(p.SANs, fleet.Name{Kind: fleet.NameKind(kind), Value: value})
+	}
+	// Values may hold {name}, so they are checked as they come out for a
+	// device of some name.
+	_, err := p.For("name")
+	return p, err
+}

@@ -1,0 +1,75 @@
+package clmctl
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/store"
+)
+
+func (a *app) enrolCommand() *cobra.Command {
+	var o selection
+	cmd := &cobra.Command{
+		Use:     "enrol {NAME... | --selector k=v | --all}",
+		Aliases: []string{"enroll"},
+		Short:   "Obtain certificates for devices that own no valid one",
+		Long: `enrol obtains a certificate for each selected device that owns no valid one; the
+others are skipped and counted. Each device is tried once: what is left is for
+the next run of enrol or renew.`,
+		Example: "  clmctl enrol --all\n  clmctl enrol plc-0001.bilbao\n  clmctl enrol --selector line=3",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.names = args
+			if o.empty() {
+				return clikit.WithHint(clikit.Usage("no device was named"), "give names, --selector k=v or --all")
+			}
+			return a.runBatch(cmd, o, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
+				return planEnrol(ctx, w.inventory, f, a.Now())
+			})
+		},
+	}
+	o.register(cmd, true)
+	registerBatch(cmd)
+	return cmd
+}
+
+// registerBatch adds the flags of a run over many devices.
+func registerBatch(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Int(flagConcurrency, defaultConcurrency, "devices at once")
+	f.Duration(flagTimeout, defaultTimeout, "how long one device may take")
+}
+
+// runBatch tries the devices that a plan takes of the selection, and reports.
+func (a *app) runBatch(cmd *cobra.Command, o selection, plan func(context.Context, *works, store.Filter) (*plan, error)) (err error) {
+	ctx := cmd.Context()
+	f, err := o.filter()
+	if err != nil {
+		return err
+	}
+	s, err := a.openExisting(cmd)
+	if err != nil {
+		return err
+	}
+	watch, log := a.progress()
+	w, err := a.works(ctx, s, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	p, err := plan(ctx, w, f)
+	if err != nil {
+		return err
+	}
+	if len(p.due)+len(p.skipped) == 0 {
+		a.note("no device was selected")
+	}
+	b := &batch{worker: w.runner, concurrency: s.Concurrency, timeout: s.Timeout, watch: watch}
+	r := b.run(ctx, p)
+	if err := a.renderReport(r); err != nil {
+		return err
+	}
+	return r.err()
+}

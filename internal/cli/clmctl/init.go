@@ -1,0 +1,165 @@
+package clmctl
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/provision"
+)
+
+type initOptions struct {
+	bundle, passphraseFile, paramsID string
+}
+
+func (a *app) initCommand() *cobra.Command {
+	var o initOptions
+	cmd := &cobra.Command{
+		Use:   "init --bundle FILE",
+		Short: "Take this CLM's identity from its key bundle",
+		Long: `init opens the key bundle that the PKG made for this CLM, checks the PKG's
+signature and the key, and keeps it in the data directory. It prints the
+params_id, the PKG's root of trust: compare it with what pkg-offline init
+printed, or give it with --params-id.
+
+The same bundle again changes nothing. A bundle of a later generation replaces
+the identity; devices then refuse the earlier one.`,
+		Example: "  clmctl init --bundle usb/clm-clm-1.e1.g1.bundle.age",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.open(cmd)
+			if err != nil {
+				return err
+			}
+			return explainBundle(a.runInit(cmd.Context(), s, o))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.bundle, "bundle", "", "the key bundle of this CLM")
+	f.StringVar(&o.passphraseFile, "bundle-passphrase-file", "", "file with the passphrase that opens the bundle, - for standard input")
+	f.StringVar(&o.paramsID, "params-id", "", "params_id that the bundle must be of, in hex")
+	_ = cmd.MarkFlagRequired("bundle")
+	return cmd
+}
+
+// initResult is the result of init.
+type initResult struct {
+	Identity ibc.Identity `json:"identity"`
+	ParamsID string       `json:"params_id"`
+	Changed  bool         `json:"changed"`
+}
+
+func (a *app) runInit(ctx context.Context, s *site, o initOptions) error {
+	sealed, err := keyfile.Read(o.bundle, bundle.MaxSize)
+	if err != nil {
+		return clikit.WithCode(err, clikit.ExitUsage)
+	}
+	b, err := a.openBundle(ctx, s, sealed, o)
+	if err != nil {
+		return err
+	}
+	defer b.Key.Destroy()
+	if err := heldTo(b, o.paramsID); err != nil {
+		return err
+	}
+	changed, err := a.install(s.dir, b)
+	if err != nil {
+		return err
+	}
+	if !changed {
+		a.note("%s was this CLM's identity already", b.Identity)
+	}
+	id := b.Params.ID()
+	r := initResult{Identity: b.Identity, ParamsID: hex.EncodeToString(id[:]), Changed: changed}
+	return clikit.RenderRecord(a.Out, a.Output, r,
+		clikit.Field{Name: "identity", Value: r.Identity.String()},
+		clikit.Field{Name: "params_id", Value: r.ParamsID})
+}
+
+func (a *app) openBundle(ctx context.Context, s *site, sealed []byte, o initOptions) (*bundle.Bundle, error) {
+	kinds, err := bundle.SealedTo(sealed)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.bundle, err)
+	}
+	if o.passphraseFile == "" && (len(kinds) != 1 || kinds[0] != "scrypt") {
+		opener, _, err := s.dir.provision().Recipient()
+		if err != nil {
+			return nil, err
+		}
+		return bundle.Open(sealed, opener)
+	}
+	passphrase, err := clikit.ReadSecret(ctx, a.Streams, clikit.Secret{
+		Path: o.passphraseFile, Flag: "--bundle-passphrase-file", What: "passphrase of the bundle",
+		NoInput: a.NoInput, Program: program, Quiet: a.Quiet,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer clear(passphrase)
+	opener, err := bundle.PassphraseOpener(passphrase)
+	if err != nil {
+		return nil, err
+	}
+	return bundle.Open(sealed, opener)
+}
+
+// heldTo checks a bundle against the params_id that was given, if any.
+func heldTo(b *bundle.Bundle, paramsID string) error {
+	if paramsID == "" {
+		return nil
+	}
+	var want bundle.Hash
+	if err := want.UnmarshalText([]byte(paramsID)); err != nil {
+		return clikit.Usage("--params-id: %w", err)
+	}
+	return b.HeldTo(want)
+}
+
+// install keeps the bundle's content and makes what is derived from it. A run
+// that was cut is finished by running it again.
+func (a *app) install(d dataDir, b *bundle.Bundle) (changed bool, err error) {
+	unlock, err := d.lock()
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	changed, err = d.provision().Install(b)
+	if err != nil {
+		return false, err
+	}
+	if err := d.writeParams(b.Params); err != nil {
+		return false, err
+	}
+	_, err = d.credential(b.Key, a.Random)
+	return changed, err
+}
+
+// explainBundle adds to the refusal of a bundle what to do next.
+func explainBundle(err error) error {
+	for _, e := range []struct {
+		cause error
+		hint  string
+	}{
+		{provision.ErrOther, "take the bundle that the PKG issued with --role clm for this CLM"},
+		{provision.ErrNotLater, "the PKG issues the next generation with --generation N"},
+		{bundle.ErrPassphrase, "check the passphrase with whoever issued the bundle"},
+		{bundle.ErrParams, "use the bundle of the PKG that this CLM belongs to"},
+		{bundle.ErrRecipient, "have it issued to this CLM's own recipient: clmctl recipient"},
+		{ibc.ErrSignature, "the file is no work of this PKG: bring it again from the PKG"},
+		{ibc.ErrKey, "the file is no work of this PKG: bring it again from the PKG"},
+		{bundle.ErrFormat, "bring the file again from the PKG"},
+		{bundle.ErrVersion, "install a later release of clmctl"},
+	} {
+		if errors.Is(err, e.cause) {
+			return clikit.WithHint(err, e.hint)
+		}
+	}
+	return err
+}

@@ -1,0 +1,123 @@
+package clmctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/store"
+)
+
+// plan is what a run is going to do.
+type plan struct {
+	due     []string  // to be tried, in this order
+	skipped []outcome // the others, and why
+	force   bool      // retry times do not count
+}
+
+func (p *plan) skip(device, format string, args ...any) {
+	p.skipped = append(p.skipped, outcome{Name: device, Outcome: enrol.OutcomeSkipped, reason: fmt.Sprintf(format, args...)})
+}
+
+// planEnrol takes the devices that own no valid certificate.
+func planEnrol(ctx context.Context, devices inventory, f store.Filter, now time.Time) (*plan, error) {
+	p := &plan{}
+	for d, err := range devices.ListDevices(ctx, f) {
+		switch {
+		case err != nil:
+			return nil, explainUnknown(err)
+		case d.State(now) == fleet.Operational:
+			p.skip(d.Name, "its certificate is valid until %s", stamp(d.Certificate.NotAfter))
+		default:
+			p.due = append(p.due, d.Name)
+		}
+	}
+	return p, nil
+}
+
+// planForced takes every device that is neither paused nor quarantined.
+func planForced(ctx context.Context, devices inventory, f store.Filter) (*plan, error) {
+	p := &plan{force: true}
+	for d, err := range devices.ListDevices(ctx, f) {
+		switch {
+		case err != nil:
+			return nil, explainUnknown(err)
+		case held(d) != "":
+			p.skip(d.Name, "%s", held(d))
+		default:
+			p.due = append(p.due, d.Name)
+		}
+	}
+	return p, nil
+}
+
+// planRenew takes the devices whose certificate is due or has expired, and
+// those with an unfinished enrolment, the most urgent ones first.
+func planRenew(ctx context.Context, devices inventory, f store.Filter, now time.Time, policy enrol.Policy) (*plan, error) {
+	p := &plan{}
+	names, err := devices.DueDevices(ctx, f, now, policy.LongestWait())
+	if err != nil {
+		return nil, explainUnknown(err)
+	}
+	due := make(map[string]bool, len(names))
+	for _, name := range names {
+		due[name] = true
+	}
+	for d, err := range devices.ListDevices(ctx, f) {
+		if err != nil {
+			return nil, explainUnknown(err)
+		}
+		if !due[d.Name] {
+			p.skip(d.Name, "%s", notDue(d, now, policy))
+			continue
+		}
+		if d.Certificate != nil {
+			continue
+		}
+		// A device that was never enrolled is for enrol to begin with.
+		switch _, err := devices.OpenEnrolment(ctx, d.Name); {
+		case errors.Is(err, enrol.ErrNotFound):
+			due[d.Name] = false
+			p.skip(d.Name, "it was never enrolled (clmctl enrol %s)", d.Name)
+		case err != nil:
+			return nil, err
+		}
+	}
+	for _, name := range names {
+		if due[name] {
+			p.due = append(p.due, name)
+		}
+	}
+	return p, nil
+}
+
+// held says why nobody may work on a device, "" if somebody may.
+func held(d fleet.Device) string {
+	switch {
+	case d.Paused:
+		return "it is paused"
+	case d.Quarantined:
+		return "it is quarantined: " + d.LastError
+	}
+	return ""
+}
+
+// notDue says why a device is not renewed now.
+func notDue(d fleet.Device, now time.Time, policy enrol.Policy) string {
+	if why := held(d); why != "" {
+		return why
+	}
+	if policy.Waiting(d, now) {
+		return "its next try is at " + stamp(d.NextAttempt)
+	}
+	if d.Certificate != nil {
+		return "it is not due until " + stamp(d.RenewAt)
+	}
+	return "it is not due"
+}
+
+// stamp is a time as people and scripts read it.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

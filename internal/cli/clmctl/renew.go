@@ -1,0 +1,80 @@
+package clmctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/store"
+	"github.com/edgeclm/edgeclm/internal/store/oslock"
+)
+
+type renewOptions struct {
+	selection
+	force    bool
+	ifLocked string
+}
+
+// renewLock is the file of the lock between renewing runs.
+const renewLock = "renew.lock"
+
+func (a *app) renewCommand() *cobra.Command {
+	var o renewOptions
+	cmd := &cobra.Command{
+		Use:   "renew [NAME... | --selector k=v | --all]",
+		Short: "Renew the certificates that are due",
+		Long: `renew takes the devices whose certificate is due for renewal or has expired, and
+those with an unfinished enrolment; nothing being due is a success. It is meant
+for cron or a systemd timer: one run at a time holds the lock.
+
+With --force and --all, a selector or names it takes every one of these that is
+neither paused nor quarantined, enrolled or not, at once.`,
+		Example: "  clmctl renew\n  clmctl renew --force --all\n  clmctl renew -o json --if-locked=ok",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.names = args
+			return a.runRenew(cmd, o)
+		},
+	}
+	o.register(cmd, true)
+	registerBatch(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&o.force, "force", false, "renew though nothing is due, and ignore retry times")
+	f.StringVar(&o.ifLocked, "if-locked", "fail", "what if another run holds the lock: fail (exit 4) or ok (exit 0)")
+	_ = cmd.RegisterFlagCompletionFunc("if-locked", cobra.FixedCompletions([]string{"fail", "ok"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) runRenew(cmd *cobra.Command, o renewOptions) (err error) {
+	if o.ifLocked != "fail" && o.ifLocked != "ok" {
+		return clikit.Usage("--if-locked: %q is neither fail nor ok", o.ifLocked)
+	}
+	if o.force && o.empty() {
+		return clikit.WithHint(clikit.Usage("--force needs to know for which devices"), "give names, --selector k=v or --all")
+	}
+	s, err := a.openExisting(cmd)
+	if err != nil {
+		return err
+	}
+	unlock, err := oslock.RunLock(s.dir.path(renewLock), a.Now())
+	if errors.Is(err, keyfile.ErrLocked) {
+		if o.ifLocked == "ok" {
+			a.note("nothing was done: %v", err)
+			return nil
+		}
+		return clikit.WithHint(clikit.WithCode(err, clikit.ExitLocked), "wait for it, or give --if-locked=ok")
+	}
+	if err != nil {
+		return fmt.Errorf("lock renewing runs: %w", err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	return a.runBatch(cmd, o.selection, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
+		if o.force {
+			return planForced(ctx, w.inventory, f)
+		}
+		return planRenew(ctx, w.inventory, f, a.Now(), w.runner.Policy)
+	})
+}

@@ -1,0 +1,121 @@
+package clmctl
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/enrol"
+)
+
+// report is what came of a run; every device that was checked has one outcome.
+type report struct {
+	Checked int       `json:"checked"`
+	Due     int       `json:"due"`
+	Renewed int       `json:"renewed"` // completed enrolments
+	Failed  int       `json:"failed"`
+	Pending int       `json:"pending"`
+	Skipped int       `json:"skipped"`
+	Devices []outcome `json:"devices"` // in the order of their names
+
+	caUnavailable bool // and a device waits for it
+	interrupted   bool
+}
+
+// outcome is what came of one device.
+type outcome struct {
+	Name    string        `json:"name"`
+	Outcome enrol.Outcome `json:"outcome"`
+	Error   *string       `json:"error"` // also why it is pending or was skipped
+
+	reason string
+}
+
+// newReport counts the outcomes of a plan.
+func newReport(p *plan, results []outcome) *report {
+	r := &report{
+		Checked: len(p.due) + len(p.skipped), Due: len(p.due),
+		Devices: append(slices.Clone(p.skipped), results...),
+	}
+	slices.SortFunc(r.Devices, func(a, b outcome) int { return cmp.Compare(a.Name, b.Name) })
+	for i := range r.Devices {
+		o := &r.Devices[i]
+		if o.reason != "" {
+			text := clikit.OneLine(o.reason)
+			o.Error = &text
+		}
+		switch o.Outcome {
+		case enrol.OutcomeRenewed:
+			r.Renewed++
+		case enrol.OutcomeFailed:
+			r.Failed++
+		case enrol.OutcomePending:
+			r.Pending++
+		case enrol.OutcomeSkipped:
+			r.Skipped++
+		}
+	}
+	return r
+}
+
+// summary is the last line for people.
+func (r *report) summary() string {
+	return fmt.Sprintf("checked=%d due=%d renewed=%d failed=%d pending=%d skipped=%d",
+		r.Checked, r.Due, r.Renewed, r.Failed, r.Pending, r.Skipped)
+}
+
+// render writes the report. People see the devices that were due, and the
+// summary.
+func (a *app) renderReport(r *report) error {
+	t := clikit.Table{Columns: clikit.Columns("name", "outcome", "error")}
+	text := a.Output == clikit.FormatTable || a.Output == clikit.FormatWide
+	for _, o := range r.Devices {
+		if text && o.Outcome == enrol.OutcomeSkipped && a.Output != clikit.FormatWide {
+			continue
+		}
+		t.Rows = append(t.Rows, []string{o.Name, string(o.Outcome), o.reason})
+	}
+	if !text || len(t.Rows) > 0 {
+		if err := clikit.Render(a.Out, a.Output, r, t); err != nil {
+			return err
+		}
+	}
+	if !text {
+		return nil
+	}
+	_, err := fmt.Fprintln(a.Out, r.summary())
+	return err
+}
+
+// err is how the run ends: nil, or an error with its exit code. A device that
+// failed counts before a CA that is unavailable.
+func (r *report) err() error {
+	switch {
+	case r.interrupted:
+		return clikit.WithHint(fmt.Errorf("interrupted, %d of %d devices are left", r.Pending, r.Due), "run the command again: it goes on where it was")
+	case r.Failed > 0:
+		return clikit.WithHint(clikit.WithCode(fmt.Errorf("%d of %d devices failed", r.Failed, r.Due), clikit.ExitSomeFailed),
+			"clmctl device history NAME tells more; the next clmctl renew tries again")
+	case r.caUnavailable:
+		return clikit.WithHint(clikit.WithCode(fmt.Errorf("the CA is unavailable and %d devices wait for it", r.Pending), clikit.ExitUnavailable),
+			"check the CA; the next clmctl renew tries again")
+	}
+	return nil
+}
+
+// outcomeOf is what a result of the core means for the report.
+func outcomeOf(r enrol.Result) outcome {
+	o := outcome{Name: r.Device, Outcome: r.Outcome}
+	if r.Err != nil {
+		o.reason = r.Err.Error()
+	}
+	return o
+}
+
+// waitsForCA reports whether a device waits for a CA that cannot be had.
+func waitsForCA(r enrol.Result) bool {
+	var f *enrol.Fault
+	return errors.As(r.Err, &f) && f.Class == enrol.ClassCAUnavail
+}

@@ -1,0 +1,112 @@
+package clmctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/coaplink"
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/scep"
+	"github.com/edgeclm/edgeclm/internal/store"
+	"github.com/edgeclm/edgeclm/internal/store/sqlite"
+)
+
+// inventory is what the commands need of the store beside the core's part.
+type inventory interface {
+	enrol.Store
+	PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error)
+	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
+	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
+	History(ctx context.Context, device string, events int) (store.History, error)
+	Close() error
+}
+
+// inventory opens the inventory; one that must exist is not made.
+func (d dataDir) inventory(ctx context.Context, mustExist bool) (inventory, error) {
+	s, err := sqlite.Open(ctx, d.path(inventoryFile), sqlite.Options{MustExist: mustExist})
+	switch {
+	case mustExist && errors.Is(err, fs.ErrNotExist):
+		return nil, clikit.WithHint(clikit.Usage("there is no inventory in %s yet", d), "commission devices: clmctl commission manifest.json")
+	case errors.Is(err, store.ErrVersion):
+		return nil, clikit.WithHint(err, "install the release of clmctl that wrote it, or a later one")
+	case errors.Is(err, store.ErrForeign):
+		return nil, clikit.WithHint(err, "move the file away, or give another --data-dir")
+	case err != nil:
+		return nil, err
+	}
+	return s, nil
+}
+
+// works is the machinery of a run: the core with its adapters.
+type works struct {
+	runner    *enrol.Runner
+	inventory inventory
+	close     func() error
+}
+
+// works puts a run together. The caller closes it.
+func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, err error) {
+	identity, err := s.dir.identity()
+	if err != nil {
+		return nil, err
+	}
+	credential, err := s.dir.credential(identity.Key, a.Random)
+	identity.Key.Destroy()
+	if err != nil {
+		return nil, err
+	}
+	ca, err := s.dir.authority()
+	if err != nil {
+		return nil, err
+	}
+	ra, err := s.dir.ra(identity.Identity.Name, a.Random)
+	if err != nil {
+		return nil, err
+	}
+	client, err := scep.New(scep.Config{
+		URL: ca.URL, Anchor: ca.Anchor, Certificates: ca.Certificates, Capabilities: ca.Capabilities,
+		RA: ra, Challenge: s.dir.challenge(ca), HTTP: scep.HTTPOptions{Timeout: s.CATimeout},
+		Random: a.Random, Now: a.Now, Log: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("CA %s: %w", ca.Name, err)
+	}
+	devices, err := s.dir.inventory(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	params := []*ibc.Params{identity.Params}
+	return &works{
+		runner: &enrol.Runner{
+			Store:  devices,
+			Dialer: &coaplink.Dialer{Credential: credential, Params: params, Random: a.Random, Timeouts: s.Device},
+			CA:     client, CAName: ca.Name, Profiles: s.Profiles, Policy: s.Policy,
+			Params: findParams(params), Now: a.Now, Random: a.Random, Log: log,
+		},
+		inventory: devices,
+		close: func() error {
+			client.Close()
+			return devices.Close()
+		},
+	}, nil
+}
+
+// findParams looks parameters up by their epoch.
+func findParams(known []*ibc.Params) func(epoch uint32) (*ibc.Params, error) {
+	return func(epoch uint32) (*ibc.Params, error) {
+		for _, p := range known {
+			if p.Epoch() == epoch {
+				return p, nil
+			}
+		}
+		return nil, fmt.Errorf("the parameters of epoch %d are not known here", epoch)
+	}
+}
