@@ -1,0 +1,256 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// maxConfirmWithin bounds the time that a CLM may take to confirm.
+const maxConfirmWithin = 7 * 24 * time.Hour
+
+// Activate makes the staged pair of an enrolment the active one and runs the
+// reload hook. If the hook fails, the previous pair is active again, the hook
+// is run for it, and the refusal is enrol.ProblemRolledBack. Unless confirmed
+// within that time of uptime, or by the third start of the agent, the previous
+// pair is restored; 0 is final at once, and so is a pair without predecessor.
+func (a *Agent) Activate(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte, confirmWithin time.Duration) error {
+	if confirmWithin < 0 || confirmWithin > maxConfirmWithin {
+		return refuse(enrol.ProblemBadRequest, "the time to confirm is not from 0 to %v", maxConfirmWithin)
+	}
+	return a.serve(ctx, peer, func(st state) error {
+		switch {
+		case st.Active.holds(id, certificate):
+			return a.settle(ctx, st)
+		case st.Pending.is(id):
+			if err := a.mayClaim(st, peer); err != nil {
+				return err
+			}
+			if !st.Pending.holds(id, certificate) {
+				return refuse(enrol.ProblemConflict, "that certificate is not the verified one of enrolment %s", id)
+			}
+			return a.switchOver(ctx, st, confirmWithin)
+		}
+		return notActive(st, id)
+	})
+}
+
+// Confirm makes the active certificate final and, if the device has no trust
+// anchor yet, pins the enrolment's CA.
+func (a *Agent) Confirm(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte) error {
+	return a.serve(ctx, peer, func(st state) error {
+		if !st.Active.holds(id, certificate) {
+			return notActive(st, id)
+		}
+		if err := a.settle(ctx, st); err != nil {
+			return err
+		}
+		st = a.current()
+		if st.Trial == nil {
+			return nil
+		}
+		st, err := a.final(st)
+		if err != nil {
+			return err
+		}
+		if err := a.commit(st); err != nil {
+			return err
+		}
+		a.disarm()
+		return nil
+	})
+}
+
+// Rollback restores the previous pair; the active one goes back to staged.
+func (a *Agent) Rollback(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte) error {
+	return a.serve(ctx, peer, func(st state) error {
+		switch {
+		case st.Pending.holds(id, certificate) && st.Pending.RolledBack:
+			return a.settle(ctx, st)
+		case !st.Active.holds(id, certificate):
+			return notActive(st, id)
+		case st.fallback() == nil:
+			return refuse(enrol.ProblemConflict, "there is no previous pair")
+		}
+		return a.rollBack(ctx, st, "rolled back by "+peer.Name)
+	})
+}
+
+// notActive refuses what only the active certificate is good for.
+func notActive(st state, id enrol.ID) error {
+	for _, p := range st.pairs() {
+		if p.is(id) {
+			return refuse(enrol.ProblemConflict, "that certificate of enrolment %s is not the active one", id)
+		}
+	}
+	return refuse(enrol.ProblemUnknown, "enrolment %s is not known here", id)
+}
+
+// switchOver makes the staged pair the active one.
+func (a *Agent) switchOver(ctx context.Context, st state, confirmWithin time.Duration) error {
+	next := *st.Pending
+	next.RolledBack = false
+	// The pair to go back to is the last one that was final. One that was not
+	// is better than none, a damaged one is not.
+	final := st.Trial == nil && st.Phase == settled
+	if st.Active != nil && st.Active.leaf != nil && (final || st.fallback() == nil) {
+		st.Previous = st.Active
+	}
+	st.Pending, st.Active, st.Phase, st.Trial = nil, &next, activating, nil
+	if confirmWithin > 0 {
+		st.Trial = &trial{ConfirmWithin: confirmWithin}
+	}
+	if err := a.commit(st); err != nil {
+		return err
+	}
+	a.disarm()
+	return a.settle(ctx, st)
+}
+
+// settle does what is left of a switch; that is also how it is resumed after a
+// crash.
+func (a *Agent) settle(ctx context.Context, st state) error {
+	if st.Phase == settled {
+		return nil
+	}
+	if err := a.dir.expose(st); err != nil {
+		return fmt.Errorf("expose the active pair: %w", err)
+	}
+	failure := a.reload(ctx)
+	if st.Phase == restoring {
+		st.Phase = settled
+		if failure != nil {
+			st.LastError = clip(st.LastError + "; the reload hook failed again: " + failure.Error())
+		}
+		return a.commit(st)
+	}
+	if failure != nil {
+		reason := "the reload hook failed: " + failure.Error()
+		if err := a.rollBack(ctx, st, reason); err != nil {
+			return err
+		}
+		return refuse(enrol.ProblemRolledBack, "%s", reason)
+	}
+	active := *st.Active
+	active.Request = nil
+	st.Active, st.Phase, st.LastError = &active, settled, ""
+	if st.Trial == nil {
+		var err error
+		if st, err = a.final(st); err != nil {
+			return err
+		}
+	}
+	if err := a.commit(st); err != nil {
+		return err
+	}
+	a.armTrial(st)
+	return nil
+}
+
+// final returns the state with the active pair confirmed.
+func (a *Agent) final(st state) (state, error) {
+	st.Trial = nil
+	if len(a.anchors(st)) > 0 {
+		return st, nil
+	}
+	ca, err := a.dir.readCertificate(st.Active.id(), caName)
+	if err != nil {
+		return st, fmt.Errorf("pin the trust anchor: %w", err)
+	}
+	st.Anchors = [][]byte{ca.Raw}
+	return st, nil
+}
+
+// rollBack restores the previous pair, or none if there is none. The one that
+// was active is staged again, unless another enrolment has the slot.
+func (a *Agent) rollBack(ctx context.Context, st state, reason string) error {
+	if st.Pending == nil {
+		rolled := *st.Active
+		rolled.RolledBack = true
+		st.Pending = &rolled
+	}
+	st.Active, st.Previous, st.Trial, st.Phase = st.fallback(), nil, nil, restoring
+	if st.Active == nil {
+		st.Phase = settled
+	}
+	st.LastError = clip(reason)
+	if err := a.commit(st); err != nil {
+		return fmt.Errorf("roll back: %w", err)
+	}
+	a.disarm()
+	a.heard = time.Now()
+	a.cfg.Log.Warn("the previous certificate is active again", "reason", reason)
+	return a.settle(ctx, st)
+}
+
+func (a *Agent) reload(ctx context.Context) error {
+	if a.cfg.Reload == nil {
+		return nil
+	}
+	// The hook goes on if the CLM hangs up: half a reload helps nobody.
+	return a.cfg.Reload(context.WithoutCancel(ctx), a.paths())
+}
+
+// retryInterval is the wait after a write failed without anybody to tell.
+const retryInterval = time.Minute
+
+// arm lets the timer ring after some uptime.
+func (a *Agent) arm(after time.Duration) {
+	a.disarm()
+	alarm := a.alarm
+	a.timer = time.AfterFunc(after, func() { a.ring(alarm) })
+}
+
+// armTrial starts the time in which an active pair has to be confirmed.
+func (a *Agent) armTrial(st state) {
+	if st.onTrial() {
+		a.arm(st.Trial.ConfirmWithin)
+	}
+}
+
+func (a *Agent) disarm() {
+	a.alarm++
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+// ring is the timer: the active pair was not confirmed in time, or a write is
+// to be tried again.
+func (a *Agent) ring(alarm int) {
+	a.turn <- struct{}{}
+	defer func() { <-a.turn }()
+	if a.closed || alarm != a.alarm {
+		return
+	}
+	ctx := context.Background()
+	st := a.current()
+	var err error
+	if st.Phase == settled && st.onTrial() {
+		err = a.rollBack(ctx, st, fmt.Sprintf("not confirmed within %v", st.Trial.ConfirmWithin))
+	} else {
+		err = a.settle(ctx, st)
+	}
+	var refusal *enrol.DeviceError
+	if err != nil && !errors.As(err, &refusal) {
+		a.cfg.Log.Error("roll back", "error", err)
+		a.arm(retryInterval)
+	}
+}
+
+// keepUp is what a start does about a switch that is not final.
+func (a *Agent) keepUp(ctx context.Context) error {
+	st := a.current()
+	if st.onTrial() && st.Trial.Starts >= maxStarts {
+		return a.rollBack(ctx, st, fmt.Sprintf("not confirmed by the start number %d", maxStarts))
+	}
+	if st.Phase != settled {
+		return a.settle(ctx, st)
+	}
+	a.armTrial(st)
+	return nil
+}

@@ -1,0 +1,248 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/provision"
+)
+
+// Config is what an Agent is made of; only Dir is needed.
+type Config struct {
+	Dir             string             // state directory, see the package
+	Layer           Layer              // file system; nil: OS{}
+	Random          io.Reader          // nil: crypto/rand
+	Now             func() time.Time   // the device's clock; nil: time.Now
+	Log             *slog.Logger       // nil: none
+	Version         string             // of the agent, for Status
+	Key             fleet.KeyAlgorithm // of a request that leaves the choice; "": ECDSA P-256
+	LabAllowRSA1024 bool               // RSA-1024 keys on request, as the paper measured them
+	Reload          Reload             // after each switch of the active pair; nil: none
+}
+
+// Reload makes the device's services use the active pair. It is run again
+// after a crash, so it may be run when nothing has changed.
+type Reload func(ctx context.Context, active Paths) error
+
+// Paths are where the active pair is found.
+type Paths struct {
+	Dir         string // holds the others
+	Key         string // PKCS#8 in PEM
+	Certificate string // PEM
+	Chain       string // PEM: the certificate and those of its issuers, without the anchor
+	CA          string // PEM: the trust anchor of the enrolment
+}
+
+// Agent is the device. It is safe for concurrent use.
+type Agent struct {
+	cfg    Config
+	dir    store
+	bundle *bundle.Bundle
+	peers  *peers
+	unlock func() error
+
+	// turn is held by whoever changes the state, reload hook included. It
+	// guards the next four too.
+	turn   chan struct{}
+	heard  time.Time // last word of the owner of the pending slot, or start
+	timer  *time.Timer
+	alarm  int // counts timers, so that one that was stopped too late is known
+	closed bool
+
+	mu sync.Mutex
+	st state
+}
+
+// Open starts the agent on a provisioned directory: it takes the directory's
+// lock, finishes what a crash interrupted, and counts the start if the active
+// pair awaits its confirmation. Errors wrap provision.ErrNone, ErrState,
+// keyfile.ErrLocked or keyfile.ErrPermissions; that something could not be
+// finished is none of them, and is logged.
+func Open(cfg Config) (*Agent, error) {
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Key == "" {
+		cfg.Key = fleet.ECDSAP256
+	}
+	a := &Agent{cfg: cfg, dir: newStore(cfg.Dir, cfg.Layer), turn: make(chan struct{}, 1), heard: time.Now()}
+	if err := a.checkKey(cfg.Key); err != nil {
+		return nil, err
+	}
+	// An unprovisioned directory is left as it is.
+	if _, err := os.Lstat(a.dir.path(provision.IdentityFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, provision.ErrNone
+	}
+	if err := a.dir.files.EnsureDir(cfg.Dir); err != nil {
+		return nil, err
+	}
+	var err error
+	if a.unlock, err = keyfile.Lock(a.dir.path(lockName)); err != nil {
+		return nil, err
+	}
+	if err := a.load(); err != nil {
+		return nil, errors.Join(err, a.unlock())
+	}
+	return a, nil
+}
+
+// load reads what the directory holds, under its lock.
+func (a *Agent) load() error {
+	b, err := a.dir.provisioned().Load()
+	if err != nil {
+		return err
+	}
+	a.bundle = b
+	if a.peers, err = openPeers(a.dir, b.Peers); err != nil {
+		return err
+	}
+	st, damage, err := loadState(a.dir)
+	if err != nil {
+		return err
+	}
+	a.st = st
+	if damage != nil {
+		a.cfg.Log.Error("a certificate is unreadable", "error", damage)
+		a.st.LastError = clip(damage.Error())
+	}
+	a.resume(a.st)
+	return nil
+}
+
+// resume finishes what a crash interrupted. Failures are logged: a device that
+// cannot write must still say so over the network.
+func (a *Agent) resume(st state) {
+	ctx := context.Background()
+	if err := a.dir.sweep(st); err != nil {
+		a.cfg.Log.Error("sweep temporary files", "error", err)
+	}
+	if err := a.dir.expose(st); err != nil {
+		a.cfg.Log.Error("expose the active pair", "error", err)
+	} else if err := a.dir.tidy(st); err != nil {
+		a.cfg.Log.Error("sweep pairs", "error", err)
+	}
+	if st.onTrial() {
+		t := *st.Trial
+		t.Starts++
+		st.Trial = &t
+		if err := a.commit(st); err != nil {
+			a.cfg.Log.Error("count the start", "error", err)
+		}
+	}
+	a.set(st)
+	if err := a.keepUp(ctx); err != nil {
+		a.cfg.Log.Error("resume activation", "error", err)
+		a.arm(retryInterval)
+	}
+}
+
+// Close stops the agent after the request in progress, hook included, and
+// releases the directory.
+func (a *Agent) Close() error {
+	a.turn <- struct{}{}
+	defer func() { <-a.turn }()
+	if a.closed {
+		return nil
+	}
+	a.closed = true
+	a.disarm()
+	return a.unlock()
+}
+
+// Identity returns who the device is.
+func (a *Agent) Identity() ibc.Identity { return a.bundle.Identity }
+
+// Key returns the identity-based key, for the bindings of handshakes.
+func (a *Agent) Key() *ibc.PrivateKey { return a.bundle.Key }
+
+// Params returns the parameters of the device's PKG.
+func (a *Agent) Params() *ibc.Params { return a.bundle.Params }
+
+// Address returns the device's own address according to its bundle, "" if that
+// does not say.
+func (a *Agent) Address() string { return a.bundle.Address }
+
+// paths returns where the active pair is found.
+func (a *Agent) paths() Paths {
+	dir := a.dir.path(activeName)
+	return Paths{
+		Dir: dir, Key: dir + "/" + keyName, Certificate: dir + "/" + certName,
+		Chain: dir + "/" + chainName, CA: dir + "/" + caName,
+	}
+}
+
+// anchors returns the device's trust anchors: the bundle's, else the pinned
+// ones, else none yet.
+func (a *Agent) anchors(st state) [][]byte {
+	if len(a.bundle.Anchors) > 0 {
+		return a.bundle.Anchors
+	}
+	return st.Anchors
+}
+
+// current returns the state as it was committed last.
+func (a *Agent) current() state {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.st
+}
+
+func (a *Agent) set(st state) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.st = st
+}
+
+// commit makes st the state, durably, and the link follow it. If it fails, the
+// disk has either state; what is repeated then finds the one that memory has,
+// and a restart finishes the other.
+func (a *Agent) commit(st state) error {
+	if err := a.dir.writeState(st); err != nil {
+		return fmt.Errorf("store state: %w", err)
+	}
+	a.set(st)
+	if err := a.dir.expose(st); err != nil {
+		return fmt.Errorf("expose the active pair: %w", err)
+	}
+	if err := a.dir.tidy(st); err != nil {
+		a.cfg.Log.Warn("sweep pairs", "error", err)
+	}
+	return nil
+}
+
+// serve runs one request of a peer, alone.
+func (a *Agent) serve(ctx context.Context, peer ibc.Identity, request func(state) error) error {
+	select {
+	case a.turn <- struct{}{}:
+	case <-ctx.Done():
+		return refuse(enrol.ProblemUnavailable, "the device is busy")
+	}
+	defer func() { <-a.turn }()
+	if a.closed {
+		return refuse(enrol.ProblemUnavailable, "the device is shutting down")
+	}
+	st := a.current()
+	if st.Pending != nil && st.Pending.Owner == peer.Name {
+		a.heard = time.Now()
+	}
+	return request(st)
+}

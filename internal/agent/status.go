@@ -1,0 +1,102 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/provision"
+)
+
+// Status is what the device says of itself. It does not wait for a request in
+// progress.
+func (a *Agent) Status(_ context.Context, _ ibc.Identity) (enrol.DeviceStatus, error) {
+	st, now := a.current(), a.cfg.Now()
+	s := enrol.DeviceStatus{
+		Version: a.cfg.Version, Identity: a.bundle.Identity,
+		Active: st.Active.describe(st, now), Staged: st.Pending.describe(st, now),
+		Unconfirmed: st.Active != nil && st.Trial != nil, LastError: st.LastError,
+		Clock: st.clock(now), Time: now,
+		KeyAndCSR: st.KeyAndCSR, Verification: st.Verification,
+	}
+	for _, anchor := range a.anchors(st) {
+		s.Anchors = append(s.Anchors, sha256.Sum256(anchor))
+	}
+	for _, p := range []*pair{st.Pending, st.Active} {
+		if p != nil && s.Enrolment == nil {
+			id := p.id()
+			s.Enrolment = &id
+		}
+	}
+	return s, nil
+}
+
+// clock says whether the device's clock is behind its lower bound.
+func (st state) clock(now time.Time) enrol.ClockState {
+	if now.Before(st.NotBefore) {
+		return enrol.ClockBehind
+	}
+	return enrol.ClockPlausible
+}
+
+// describe returns what a status says of a pair, nil if it has no certificate.
+func (p *pair) describe(st state, now time.Time) *enrol.DeviceCertificate {
+	if p == nil || p.leaf == nil {
+		return nil
+	}
+	if now.Before(st.NotBefore) {
+		now = st.NotBefore
+	}
+	return &enrol.DeviceCertificate{
+		Serial: enrol.Describe(p.leaf).Serial, SHA256: sha256.Sum256(p.leaf.Raw),
+		NotAfter: p.leaf.NotAfter.UTC(), Expired: !now.Before(p.leaf.NotAfter),
+	}
+}
+
+// Report is what Inspect finds.
+type Report struct {
+	Identity  *ibc.Identity // nil: not provisioned
+	Params    *ibc.Params
+	Active    *x509.Certificate // nil: none
+	KeyFits   bool              // the private key of Active is there and is its
+	Staged    *x509.Certificate // nil: none
+	LastError string
+	Clock     enrol.ClockState
+}
+
+// Inspect reads a state directory without changing it, whether an agent runs
+// on it or not.
+func Inspect(path string, now time.Time) (Report, error) {
+	dir := newStore(path, nil)
+	var r Report
+	b, err := dir.provisioned().Load()
+	switch {
+	case err == nil:
+		r.Identity, r.Params = &b.Identity, b.Params
+	case !errors.Is(err, provision.ErrNone):
+		return Report{}, err
+	}
+	st, damage, err := loadState(dir)
+	if err != nil {
+		return Report{}, err
+	}
+	r.LastError, r.Clock = st.LastError, st.clock(now)
+	if damage != nil {
+		r.LastError = clip(damage.Error())
+	}
+	if st.Pending != nil {
+		r.Staged = st.Pending.leaf
+	}
+	if st.Active == nil || st.Active.leaf == nil {
+		return r, nil
+	}
+	r.Active = st.Active.leaf
+	if key, err := dir.readKey(st.Active.id()); err == nil {
+		r.KeyFits = matches(key, r.Active)
+	}
+	return r, nil
+}
