@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -43,7 +44,8 @@ type Client struct {
 	endpoint  *endpoint
 	authority Authority
 	post      bool
-	ra        RA
+	signer    pkimessage.Signer // signs requests
+	decrypter crypto.Decrypter  // opens answers
 	challenge func(ctx context.Context, device string) ([]byte, error)
 	random    io.Reader
 	log       *slog.Logger
@@ -92,7 +94,8 @@ func New(c Config) (*Client, error) {
 		endpoint:  e,
 		authority: authority,
 		post:      c.Capabilities.has(capPost),
-		ra:        c.RA,
+		signer:    pkimessage.Signer{Certificate: c.RA.Certificate, Key: c.RA.Key},
+		decrypter: c.RA.Key,
 		challenge: c.Challenge,
 		random:    cmp.Or(c.Random, rand.Reader),
 		log:       c.Log,
@@ -163,7 +166,7 @@ func (c *Client) request(kind scep.MessageType, transaction string, nonce, conte
 		return nil, err
 	}
 	m := &pkimessage.Message{Type: kind, TransactionID: transaction, SenderNonce: nonce, Content: sealed}
-	return pkimessage.Sign(m, pkimessage.Signer{Certificate: c.ra.Certificate, Key: c.ra.Key})
+	return pkimessage.Sign(m, c.signer)
 }
 
 // judge decides what an HTTP response means for a request. A pkiMessage counts
@@ -204,7 +207,7 @@ func (c *Client) judge(ctx context.Context, res *response, transaction string, n
 
 // issued takes the certificates out of a successful answer.
 func (c *Client) issued(m *pkimessage.Message, csr *x509.CertificateRequest) (enrol.Answer, error) {
-	content, err := pkimessage.Open(m.Content, c.ra.Certificate, c.ra.Key)
+	content, err := pkimessage.Open(m.Content, c.signer.Certificate, c.decrypter)
 	if err != nil {
 		// Not a mismatch: it may answer somebody else's request with our nonce.
 		return enrol.Answer{}, fmt.Errorf("%w: %w", enrol.ErrCAUnauthenticated, err)

@@ -120,6 +120,15 @@ func newCSR(t testing.TB, key crypto.Signer, challenge string) []byte {
 	return der
 }
 
+func parsed(t testing.TB, csr []byte) *x509.CertificateRequest {
+	t.Helper()
+	out, err := x509.ParseCertificateRequest(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // submission makes one with a transaction ID of its own.
 func submission(csr []byte) enrol.Submission {
 	sum := sha256.Sum256(csr)
@@ -129,17 +138,14 @@ func submission(csr []byte) enrol.Submission {
 // preVerify does what the runner does with an answer.
 func preVerify(t testing.TB, client *Client, csr []byte, answer enrol.Answer) (*x509.Certificate, error) {
 	t.Helper()
-	parsed, err := x509.ParseCertificateRequest(csr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	subject, err := enrol.AlternativeNames(parsed.DNSNames, parsed.IPAddresses, parsed.URIs, nil)
+	wanted := parsed(t, csr)
+	sans, err := enrol.AlternativeNames(wanted.DNSNames, wanted.IPAddresses, wanted.URIs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := &enrol.Enrolment{
-		SPKIHash: sha256.Sum256(parsed.RawSubjectPublicKeyInfo),
-		Subject:  enrol.SubjectAttributes(parsed.Subject), SANs: subject,
+		SPKIHash: sha256.Sum256(wanted.RawSubjectPublicKeyInfo),
+		Subject:  enrol.SubjectAttributes(wanted.Subject), SANs: sans,
 		KeyUsage: []string{"digitalSignature"}, ExtKeyUsage: []string{"clientAuth"},
 	}
 	leaf, _, err := enrol.PreVerify(e, answer.Certificates, client.Anchor())
