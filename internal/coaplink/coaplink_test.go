@@ -68,8 +68,8 @@ func TestAllResources(t *testing.T) {
 	if err != nil || !bytes.Equal(csr, services.csr) {
 		t.Errorf("CSR of %d bytes, %v", len(csr), err)
 	}
-	if !reflect.DeepEqual(services.csrReq, req) {
-		t.Errorf("request arrived as %+v", services.csrReq)
+	if got, _, _ := services.got(); !reflect.DeepEqual(got, req) {
+		t.Errorf("request arrived as %+v", got)
 	}
 	chain := [][]byte{fakeCertificate(4000), fakeCertificate(100), fakeCertificate(1200)}
 	verify := enrol.VerifyRequest{Enrolment: enrol.ID{1}, Nonce: [32]byte{2}, Certificates: chain}
@@ -77,11 +77,12 @@ func TestAllResources(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(response, services.response) {
 		t.Errorf("verify: %+v, %v", response, err)
 	}
-	if !reflect.DeepEqual(services.verReq, verify) {
+	if _, got, _ := services.got(); !reflect.DeepEqual(got, verify) {
 		t.Error("the chain did not arrive as it was sent")
 	}
-	if err := link.Activate(ctx, enrol.ID{1}, [32]byte{5}, 90*time.Second); err != nil || services.within != 90*time.Second {
-		t.Errorf("activate: %v, within %v", err, services.within)
+	err = link.Activate(ctx, enrol.ID{1}, [32]byte{5}, 90*time.Second)
+	if _, _, within := services.got(); err != nil || within != 90*time.Second {
+		t.Errorf("activate: %v, within %v", err, within)
 	}
 	if err := link.Confirm(ctx, enrol.ID{1}, [32]byte{5}); err != nil {
 		t.Errorf("confirm: %v", err)
@@ -93,6 +94,8 @@ func TestAllResources(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, services.status) {
 		t.Errorf("status: %+v, %v", got, err)
 	}
+	services.mu.Lock()
+	defer services.mu.Unlock()
 	for _, peer := range services.peers {
 		if peer.Name != "clm-1" || peer.Role != ibc.RoleCLM {
 			t.Errorf("called in the name of %v", peer)

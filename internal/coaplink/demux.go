@@ -1,10 +1,13 @@
 package coaplink
 
 import (
+	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/transport/v5/deadline"
@@ -15,22 +18,18 @@ const (
 	maxWire = 2048
 	// flowBacklog is how many datagrams wait for one peer's goroutine.
 	flowBacklog = 16
-)
-
-// Record layer constants (RFC 6347 section 4.1, RFC 9146 section 4).
-const (
-	recordHandshake    = 22
-	recordCID          = 25
-	recordHeader       = 13
-	handshakeHeader    = 12
-	messageClientHello = 1
+	// maxReadFailures in a row end the service, readPause between them.
+	maxReadFailures = 100
+	readPause       = 20 * time.Millisecond
 )
 
 // demux shares one socket between many peers: it finds the flow of a datagram
 // by connection ID, else by address, and opens one for a first ClientHello.
 type demux struct {
-	conn   net.PacketConn
-	opened func(*flow)
+	conn    net.PacketConn
+	gate    *gate
+	cookies *cookies
+	opened  func(*flow, *pass)
 
 	mu     sync.Mutex
 	byAddr map[netip.AddrPort]*flow
@@ -38,9 +37,9 @@ type demux struct {
 	closed bool
 }
 
-func newDemux(conn net.PacketConn, opened func(*flow)) *demux {
+func newDemux(conn net.PacketConn, g *gate, c *cookies, opened func(*flow, *pass)) *demux {
 	return &demux{
-		conn: conn, opened: opened,
+		conn: conn, gate: g, cookies: c, opened: opened,
 		byAddr: map[netip.AddrPort]*flow{}, byCID: map[[cidSize]byte]*flow{},
 	}
 }
@@ -48,47 +47,74 @@ func newDemux(conn net.PacketConn, opened func(*flow)) *demux {
 // run reads datagrams until the socket is closed.
 func (d *demux) run() error {
 	buffer := make([]byte, maxWire+1)
-	for {
+	for failures := 0; ; {
 		n, addr, err := d.conn.ReadFrom(buffer)
 		if err != nil {
-			if ne, ok := err.(net.Error); ok && ne.Timeout() { //nolint:errorlint // the socket's own error
-				continue
+			// A passing error of the network must not end the service.
+			if failures++; failures > maxReadFailures || errors.Is(err, net.ErrClosed) {
+				return err
 			}
-			return err
+			time.Sleep(readPause)
+			continue
 		}
+		failures = 0
 		udp, ok := addr.(*net.UDPAddr)
 		if !ok || n == 0 || n > maxWire {
 			continue
 		}
-		d.dispatch(append([]byte(nil), buffer[:n]...), udp)
+		d.dispatch(buffer[:n], udp)
 	}
 }
 
+// dispatch hands a datagram, of which it keeps nothing, to its flow.
 func (d *demux) dispatch(data []byte, addr *net.UDPAddr) {
 	key := addrKey(addr)
+	hello, isHello := parseHello(data)
 	d.mu.Lock()
 	f := d.find(data, key)
-	fresh := false
-	if f == nil && !d.closed {
-		switch kind(data) {
-		case firstHello:
-			f = newFlow(d, addr, key)
-			d.byAddr[key] = f
-			fresh = true
-		case laterHello:
-			d.mu.Unlock()
-			d.disown(addr)
-			return
-		}
-	}
 	d.mu.Unlock()
-	if f == nil {
+	if f != nil && isHello && f.replacedBy(hello) {
+		_ = f.Close()
+		f = nil
+	}
+	switch {
+	case f != nil:
+		f.deliver(datagram{bytes.Clone(data), addr})
+	case !isHello:
+	case hello.sequence == 0:
+		d.open(data, hello, addr, key)
+	default:
+		// The answer to a cookie. Which handshake it belongs to is forgotten, but
+		// it may prove the address for the next one.
+		if d.cookies.valid(key, hello) {
+			d.gate.prove(key)
+		}
+		_, _ = d.conn.WriteTo(disown(hello), addr)
+	}
+}
+
+// open begins a handshake, or asks for a cookie without keeping anything if
+// handshakes come too fast.
+func (d *demux) open(data []byte, h hello, addr *net.UDPAddr, key netip.AddrPort) {
+	f := newFlow(d, addr, key)
+	copy(f.random[:], h.random)
+	p := d.gate.enter(key, func() { _ = f.Close() })
+	if p == nil {
+		_, _ = d.conn.WriteTo(d.cookies.verifyRequest(key, h), addr)
 		return
 	}
-	f.deliver(datagram{data, addr})
-	if fresh {
-		d.opened(f)
+	f.deliver(datagram{bytes.Clone(data), addr})
+	d.mu.Lock()
+	closed := d.closed
+	if !closed {
+		d.byAddr[key] = f
 	}
+	d.mu.Unlock()
+	if closed {
+		p.release()
+		return
+	}
+	d.opened(f, p)
 }
 
 func (d *demux) find(data []byte, key netip.AddrPort) *flow {
@@ -97,14 +123,6 @@ func (d *demux) find(data []byte, key netip.AddrPort) *flow {
 		return d.byCID[[cidSize]byte(data[recordHeader-2:])]
 	}
 	return d.byAddr[key]
-}
-
-// disown tells a client that half of its handshake has been dropped here, so
-// that it begins anew at once: a plaintext alert (RFC 5246 section 7.2) that is
-// smaller than what it answers.
-func (d *demux) disown(addr *net.UDPAddr) {
-	const fatal, internalError = 2, 80
-	_, _ = d.conn.WriteTo([]byte{21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, fatal, internalError}, addr)
 }
 
 // close closes every flow and the socket.
@@ -126,6 +144,7 @@ func (d *demux) close() {
 func (d *demux) addCID(cid []byte, f *flow) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	delete(d.byCID, f.cid)
 	f.cid = [cidSize]byte(cid)
 	d.byCID[f.cid] = f
 }
@@ -146,28 +165,6 @@ func addrKey(a *net.UDPAddr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// helloKind says what a datagram of an unknown peer is.
-type helloKind int
-
-const (
-	noHello    helloKind = iota
-	firstHello           // opens a handshake
-	laterHello           // the answer to a cookie that was given out before
-)
-
-// kind looks for an unencrypted ClientHello (RFC 6347 section 4.2) and at its
-// message number: 0 before the cookie exchange, 1 after it.
-func kind(data []byte) helloKind {
-	if len(data) < recordHeader+handshakeHeader || data[0] != recordHandshake || data[1] != 0xfe ||
-		data[3] != 0 || data[4] != 0 || data[recordHeader] != messageClientHello {
-		return noHello
-	}
-	if data[recordHeader+4] == 0 && data[recordHeader+5] == 0 {
-		return firstHello
-	}
-	return laterHello
-}
-
 // datagram is one received packet; its sender may change with connection IDs.
 type datagram struct {
 	data []byte
@@ -182,6 +179,9 @@ type flow struct {
 	key  netip.AddrPort
 	cid  [cidSize]byte // guarded by mux.mu; zero: none
 
+	random [randomSize]byte // of the first ClientHello
+	proved atomic.Bool      // the peer has returned its cookie
+
 	in       chan datagram
 	deadline *deadline.Deadline
 	closed   chan struct{}
@@ -195,6 +195,13 @@ func newFlow(d *demux, addr *net.UDPAddr, key netip.AddrPort) *flow {
 		mux: d, addr: addr, key: key,
 		in: make(chan datagram, flowBacklog), deadline: deadline.New(), closed: make(chan struct{}),
 	}
+}
+
+// replacedBy reports whether a ClientHello shows that the peer has given up
+// this handshake for another one from the same port. Once the address is
+// proved nobody can claim that in the peer's name.
+func (f *flow) replacedBy(h hello) bool {
+	return h.sequence == 0 && !f.proved.Load() && !bytes.Equal(h.random, f.random[:])
 }
 
 // deliver drops the datagram if the peer sends faster than it is served.

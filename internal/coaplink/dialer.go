@@ -2,12 +2,12 @@ package coaplink
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/pion/dtls/v3"
@@ -16,8 +16,6 @@ import (
 	"github.com/pion/dtls/v3/pkg/protocol/handshake"
 	coapdtls "github.com/plgd-dev/go-coap/v3/dtls"
 	"github.com/plgd-dev/go-coap/v3/options"
-
-	"crypto/x509"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
@@ -61,14 +59,22 @@ func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, orDefault(d.Timeouts.Handshake, DefaultHandshakeTimeout))
 	defer cancel()
-	pause := 100 * time.Millisecond
+	pause := 50 * time.Millisecond
+	var from net.Addr // nil: any port
 	for {
-		link, err := d.attempt(ctx, device)
+		link, local, err := d.attempt(ctx, device, from)
 		if err == nil {
 			return link, nil
 		}
 		if !errors.Is(err, errAgain) || ctx.Err() != nil {
 			return nil, err
+		}
+		// A device that has forgotten us remembers, under attack, that this very
+		// port is ours. One that has not could take a new handshake from the same
+		// port for the old one.
+		from = nil
+		if isAlert(err, alert.InternalError) {
+			from = local
 		}
 		select {
 		case <-ctx.Done():
@@ -82,39 +88,40 @@ func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, e
 // errAgain marks a failed handshake that a fresh one may not repeat.
 var errAgain = errors.New("no handshake")
 
-// attempt does one handshake on a socket of its own.
-func (d *Dialer) attempt(ctx context.Context, device fleet.Device) (*link, error) {
+// attempt does one handshake on a socket of its own and returns its address too.
+func (d *Dialer) attempt(ctx context.Context, device fleet.Device, from net.Addr) (*link, net.Addr, error) {
 	unreachable := func(err error) error {
 		return fmt.Errorf("%w: %s at %s: %w", enrol.ErrUnreachable, device.Identity, device.Address, err)
 	}
 	clientRandom, err := newHelloRandom(d.Random)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// A connected socket takes datagrams of this peer alone and hears of ICMP errors.
-	socket, err := (&net.Dialer{}).DialContext(ctx, "udp", device.Address)
+	socket, err := (&net.Dialer{LocalAddr: from}).DialContext(ctx, "udp", device.Address)
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, nil, unreachable(err)
 	}
 	v := &deviceVerifier{params: d.Params, want: device.Identity, clientRandom: clientRandom}
 	conn, err := dtls.ClientWithOptions(dtlsnet.PacketConnFromConn(socket), socket.RemoteAddr(), d.options(v)...)
 	if err != nil {
 		_ = socket.Close()
-		return nil, fmt.Errorf("dial %s: %w", device.Identity, err)
+		return nil, nil, fmt.Errorf("dial %s: %w", device.Identity, err)
 	}
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(attempt); err != nil {
 		_ = conn.Close()
+		var network *net.OpError
 		switch {
 		case v.refusal != nil:
-			return nil, fmt.Errorf("%w: wanted %s at %s: %w", enrol.ErrIdentity, device.Identity, device.Address, v.refusal)
+			return nil, nil, fmt.Errorf("%w: wanted %s at %s: %w", enrol.ErrIdentity, device.Identity, device.Address, v.refusal)
 		case isAlert(err, alert.BadCertificate):
-			return nil, fmt.Errorf("%w: %s at %s does not accept %s", enrol.ErrIdentity, device.Identity, device.Address, d.Credential.identity)
-		case errors.Is(err, syscall.ECONNREFUSED):
-			return nil, unreachable(err)
+			return nil, nil, fmt.Errorf("%w: %s at %s does not accept %s", enrol.ErrIdentity, device.Identity, device.Address, d.Credential.identity)
+		case errors.As(err, &network):
+			return nil, nil, unreachable(network) // port or host unreachable
 		}
-		return nil, unreachable(fmt.Errorf("%w: %w", errAgain, err))
+		return nil, socket.LocalAddr(), unreachable(fmt.Errorf("%w: %w", errAgain, err))
 	}
 	cc := coapdtls.Client(conn,
 		options.WithCloseSocket(),
@@ -125,7 +132,7 @@ func (d *Dialer) attempt(ctx context.Context, device fleet.Device) (*link, error
 		options.WithPeriodicRunner(func(func(time.Time) bool) {}),
 		options.WithErrors(func(error) {}),
 	)
-	return newLink(cc, v.got, device.Address, orDefault(d.Timeouts.Exchange, DefaultExchangeTimeout)), nil
+	return newLink(cc, v.got, device.Address, orDefault(d.Timeouts.Exchange, DefaultExchangeTimeout)), socket.LocalAddr(), nil
 }
 
 func (d *Dialer) options(v *deviceVerifier) []dtls.ClientOption {

@@ -12,10 +12,11 @@ import (
 
 // Limits bound what peers may cost a device; zero values mean the defaults.
 type Limits struct {
-	FirstFlights int // handshakes that have not proved their address; the oldest gives way. 64
-	Waiting      int // handshakes that wait for a slot. 16
-	Slots        int // handshakes at once, one of them for trusted sources alone. 2
-	Sessions     int // authenticated sessions; the idlest gives way. 16
+	FirstFlights int           // handshakes that have not proved their address; the oldest gives way. 64
+	FirstEvery   time.Duration // beyond those, one more in this time. 10 ms
+	Waiting      int           // handshakes that wait for a slot. 16
+	Slots        int           // handshakes at once, one of them for trusted sources alone. 2
+	Sessions     int           // authenticated sessions; the idlest gives way. 16
 
 	SourceBurst int           // handshakes from one source. 10
 	SourceEvery time.Duration // and one more in this time. 1 s
@@ -29,6 +30,7 @@ type Limits struct {
 
 func (l Limits) withDefaults() Limits {
 	l.FirstFlights = orDefault(l.FirstFlights, 64)
+	l.FirstEvery = orDefault(l.FirstEvery, 10*time.Millisecond)
 	l.Waiting = orDefault(l.Waiting, 16)
 	l.Slots = max(orDefault(l.Slots, 2), 2)
 	l.Sessions = orDefault(l.Sessions, 16)
@@ -42,7 +44,7 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// maxSources bounds the table of source buckets.
+// maxSources bounds the tables of sources.
 const maxSources = 1024
 
 // errBusy is wrapped when a limit and not the peer is the reason.
@@ -78,25 +80,38 @@ type gate struct {
 	now     func() time.Time
 
 	mu       sync.Mutex
-	first    [2]*list.List // *attempt, oldest first; by class
+	first    [queues]queue
 	waiting  int
 	sources  map[netip.Prefix]*bucket
-	pairings [2]bucket // by class
+	proven   map[netip.AddrPort]time.Time // until when
+	pairings [2]bucket                    // by class
 
 	slots     chan struct{} // all slots
 	strangers chan struct{} // those that strangers may hold
 }
 
-// The two classes of sources.
+// The two classes of sources, and a third queue of first flights for sources
+// that proved their address while their own was overrun.
 const (
 	stranger = 0
 	trusted  = 1
+	proven   = 2
+	queues   = 3
 )
+
+// provenFor is how long a proof of address counts.
+const provenFor = time.Minute
+
+// queue holds first flights, oldest first, and limits how fast they come.
+type queue struct {
+	passes list.List // of *pass
+	rate   bucket
+}
 
 func newGate(limits Limits, prefixes []netip.Prefix, now func() time.Time) *gate {
 	return &gate{
 		limits: limits, trusted: prefixes, now: now,
-		first: [2]*list.List{list.New(), list.New()}, sources: map[netip.Prefix]*bucket{},
+		sources: map[netip.Prefix]*bucket{}, proven: map[netip.AddrPort]time.Time{},
 		slots: make(chan struct{}, limits.Slots), strangers: make(chan struct{}, limits.Slots-1),
 	}
 }
@@ -110,33 +125,77 @@ func (g *gate) class(a netip.Addr) int {
 	return stranger
 }
 
+// network is what counts as one source: an IPv4 address, an IPv6 /64.
+func network(a netip.Addr) netip.Prefix {
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
 // pass is one handshake's way through the gate.
 type pass struct {
 	gate   *gate
-	source netip.Addr
+	source netip.AddrPort
 	class  int
 	evict  func()
 
 	first *list.Element // guarded by gate.mu; nil once the address is proved
-	held  bool          // a slot
+	queue *queue
+	held  bool // a slot
 }
 
-// enter admits a first flight; at the limit the oldest unproved one of its
-// class gives way, for an honest one is answered within a round trip.
-func (g *gate) enter(source netip.Addr, evict func()) *pass {
-	p := &pass{gate: g, source: source, class: g.class(source), evict: evict}
+// enter admits a first flight, which costs memory before anything is known of
+// its sender, or returns nil if they come too fast. In a full queue the oldest
+// gives way: an honest one is answered within a round trip.
+func (g *gate) enter(source netip.AddrPort, evict func()) *pass {
+	p := &pass{gate: g, source: source, class: g.class(source.Addr()), evict: evict}
 	g.mu.Lock()
+	which := p.class
+	if until, ok := g.proven[source]; ok && g.now().Before(until) {
+		which = proven
+	}
+	p.queue = &g.first[which]
+	if p.queue.rate.take(g.now(), g.limits.FirstFlights, g.limits.FirstEvery) > 0 {
+		g.mu.Unlock()
+		return nil
+	}
 	var victim *pass
-	if l := g.first[p.class]; l.Len() >= g.limits.FirstFlights {
+	if l := &p.queue.passes; l.Len() >= g.limits.FirstFlights {
 		victim, _ = l.Remove(l.Front()).(*pass)
 		victim.first = nil
 	}
-	p.first = g.first[p.class].PushBack(p)
+	p.first = p.queue.passes.PushBack(p)
 	g.mu.Unlock()
 	if victim != nil {
 		victim.evict()
 	}
 	return p
+}
+
+// prove takes note that a source receives what is sent to it. Its next first
+// flight does not compete with forged ones.
+func (g *gate) prove(source netip.AddrPort) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	makeRoom(g.proven)
+	g.proven[source] = g.now().Add(provenFor)
+}
+
+// makeRoom drops any entry of a full table.
+func makeRoom[K comparable, V any](table map[K]V) {
+	if len(table) < maxSources {
+		return
+	}
+	for k := range table {
+		delete(table, k)
+		return
+	}
 }
 
 // proved takes note of a valid cookie and waits for a slot.
@@ -145,7 +204,7 @@ func (p *pass) proved(ctx context.Context) error {
 		return nil
 	}
 	p.leave()
-	if err := p.gate.admitSource(p.source); err != nil {
+	if err := p.gate.admitSource(p.source.Addr()); err != nil {
 		return err
 	}
 	return p.acquire(ctx)
@@ -156,47 +215,26 @@ func (p *pass) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if p.first != nil {
-		g.first[p.class].Remove(p.first)
+		p.queue.passes.Remove(p.first)
 		p.first = nil
 	}
 }
 
 // admitSource takes a token of the source's bucket.
 func (g *gate) admitSource(a netip.Addr) error {
-	bits := 32
-	if a.Is6() {
-		bits = 64
-	}
-	prefix, err := a.Prefix(bits)
-	if err != nil {
-		return fmt.Errorf("source %s: %w", a, err)
-	}
+	source := network(a)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	b := g.sources[prefix]
+	b := g.sources[source]
 	if b == nil {
-		if len(g.sources) >= maxSources {
-			g.forgetSource()
-		}
+		makeRoom(g.sources)
 		b = new(bucket)
-		g.sources[prefix] = b
+		g.sources[source] = b
 	}
 	if wait := b.take(g.now(), g.limits.SourceBurst, g.limits.SourceEvery); wait > 0 {
-		return fmt.Errorf("%w from %s: one every %v", errBusy, prefix, g.limits.SourceEvery)
+		return fmt.Errorf("%w from %s: one every %v", errBusy, source, g.limits.SourceEvery)
 	}
 	return nil
-}
-
-// forgetSource drops the bucket that has rested longest.
-func (g *gate) forgetSource() {
-	var oldest netip.Prefix
-	var at time.Time
-	for p, b := range g.sources {
-		if at.IsZero() || b.at.Before(at) {
-			oldest, at = p, b.at
-		}
-	}
-	delete(g.sources, oldest)
 }
 
 // acquire waits for a handshake slot. Strangers never hold the last one.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pion/dtls/v3"
+	"github.com/pion/dtls/v3/pkg/protocol/alert"
 	coapnet "github.com/plgd-dev/go-coap/v3/net"
 
 	"github.com/edgeclm/edgeclm/internal/ibc"
@@ -33,18 +34,15 @@ func newServing(ctx context.Context, s *Server) (*serving, error) {
 	return &serving{
 		Server: s, ctx: ctx, limits: limits, key: handshakeKey{key},
 		gate:     newGate(limits, s.Trusted, s.Now),
+		begun:    s.Now(),
 		sessions: map[*session]struct{}{},
 	}, nil
 }
 
 // open is called for the first ClientHello of an unknown peer.
-func (v *serving) open(f *flow) {
-	ctx, cancel := context.WithCancel(v.ctx)
-	p := v.gate.enter(f.key.Addr(), func() {
-		cancel()
-		_ = f.Close()
-	})
+func (v *serving) open(f *flow, p *pass) {
 	v.wg.Go(func() {
+		ctx, cancel := context.WithCancel(v.ctx)
 		defer cancel()
 		defer func() { _ = f.Close() }()
 		v.greet(ctx, cancel, f, p)
@@ -72,7 +70,7 @@ func (v *serving) greet(ctx context.Context, cancel func(), f *flow, p *pass) {
 	}
 	s := newSession(v, h.peer, coapnet.NewConn(conn))
 	if err := v.admit(s); err != nil {
-		s.shut()
+		s.close()
 		s.serve() // returns at once and ends the library's goroutines
 		h.refusal = err
 		h.report(err)
@@ -115,6 +113,7 @@ func (h *clmHandshake) options() []dtls.ServerOption {
 
 // certificate is called when the client has returned its cookie.
 func (h *clmHandshake) certificate(hello *dtls.ClientHelloInfo) (*tls.Certificate, error) {
+	h.flow.proved.Store(true)
 	h.timer.Reset(2 * h.limits.Handshake)
 	if err := h.pass.proved(h.ctx); err != nil {
 		h.refusal = err
@@ -186,6 +185,8 @@ func (h *clmHandshake) report(err error) {
 		h.Log.Warn("refused a peer", "source", h.flow.key, "claims", h.claimed, "device", h.Key.Identity(), "err", h.refusal)
 	case h.refusal != nil:
 		h.Log.Info("handshake refused", "source", h.flow.key, "err", h.refusal)
+	case isAlert(err, alert.BadCertificate):
+		h.Log.Warn("a peer does not accept this device", "source", h.flow.key, "device", h.Key.Identity())
 	default:
 		h.Log.Debug("handshake failed", "source", h.flow.key, "err", err)
 	}

@@ -152,6 +152,12 @@ func (f *fakeServices) count(call string) int {
 	return n
 }
 
+func (f *fakeServices) got() (enrol.CSRRequest, enrol.VerifyRequest, time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.csrReq, f.verReq, f.within
+}
+
 func (f *fakeServices) CSR(_ context.Context, peer ibc.Identity, req enrol.CSRRequest) ([]byte, error) {
 	err := f.note("csr", peer)
 	f.mu.Lock()

@@ -1,13 +1,16 @@
 package coaplink
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,16 +56,16 @@ type Server struct {
 	Params   []*ibc.Params   // that verify CLMs, one for each epoch in use
 	Peers    PeerStore
 	Services Services
-	Trusted  []netip.Prefix // sources of the CLMs, as far as the bundle knows them
-	Random   io.Reader      // safe for concurrent use
-	Now      func() time.Time
+	Trusted  []netip.Prefix   // sources of the CLMs, as far as the bundle knows them
+	Random   io.Reader        // safe for concurrent use
+	Now      func() time.Time // time.Now, or one that also carries a monotonic reading
 	Log      *slog.Logger
 	Limits   Limits
 }
 
 // Serve answers peers on a UDP socket until the context ends, which is no
 // error, or the socket fails. It closes the socket and every session, and
-// returns when the last request has been answered.
+// returns when the last request has ended.
 func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	if s.Key.Identity().Role != ibc.RoleDevice {
 		return fmt.Errorf("serve as %s: it has not the role %s", s.Key.Identity(), ibc.RoleDevice)
@@ -73,9 +76,16 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	if err != nil {
 		return err
 	}
-	v.mux = newDemux(conn, v.open)
+	c, err := newCookies(s.Random)
+	if err != nil {
+		return err
+	}
+	v.mux = newDemux(conn, v.gate, c, v.open)
 	v.wg.Go(func() {
 		<-ctx.Done()
+		for _, s := range v.all() {
+			s.close() // while the socket still takes the goodbye
+		}
 		v.mux.close()
 	})
 	v.wg.Go(v.tick)
@@ -97,6 +107,7 @@ type serving struct {
 	key    handshakeKey
 	gate   *gate
 	mux    *demux
+	begun  time.Time
 	wg     sync.WaitGroup
 
 	mu       sync.Mutex
@@ -117,7 +128,8 @@ func (v *serving) tick() {
 		case <-t.C:
 		}
 		for _, s := range v.all() {
-			s.expire(v.Now(), v.limits.Idle)
+			s.cc.CheckExpirations(time.Now()) // the library's own clock
+			s.expire()
 		}
 	}
 }
@@ -151,25 +163,34 @@ func (v *serving) admit(s *session) error {
 	for other := range v.sessions {
 		if other.peer.Name == s.peer.Name && other.peer.Compare(s.peer) < 0 {
 			v.Log.Info("closing the session of a replaced CLM key", "peer", other.peer, "by", s.peer)
-			other.shut()
+			other.close()
 		}
 	}
 	if len(v.sessions) >= v.limits.Sessions {
-		v.idlest().shut()
+		v.victim().close()
 	}
 	v.sessions[s] = struct{}{}
 	return nil
 }
 
-func (v *serving) idlest() *session {
-	var out *session
+// victim is the session that gives way to a new one: of the CLM that has the
+// most, the one that has been idle longest, and a busy one last.
+func (v *serving) victim() *session {
+	count := map[string]int{}
 	for s := range v.sessions {
-		if out == nil || s.seen.Load() < out.seen.Load() {
-			out = s
-		}
+		count[s.peer.Name]++
 	}
-	return out
+	return slices.MinFunc(slices.Collect(maps.Keys(v.sessions)), func(a, b *session) int {
+		return cmp.Or(
+			cmp.Compare(count[b.peer.Name], count[a.peer.Name]),
+			cmp.Compare(a.busy.Load(), b.busy.Load()),
+			cmp.Compare(a.seen.Load(), b.seen.Load()),
+		)
+	})
 }
+
+// uptime is a clock that no setting of the time moves.
+func (v *serving) uptime() time.Duration { return v.Now().Sub(v.begun) }
 
 func (v *serving) dismiss(s *session) {
 	v.mu.Lock()

@@ -25,8 +25,9 @@ type session struct {
 	server *serving
 	peer   ibc.Identity
 	cc     *client.Conn
-	seen   atomic.Int64 // Unix nanoseconds of the last message
-	busy   atomic.Bool  // a request is being answered
+	close  func()       // the channel, without waiting for the end of a request
+	seen   atomic.Int64 // uptime at the last message, in nanoseconds
+	busy   atomic.Int32 // 1 while a request is being answered
 
 	mu       sync.Mutex // one request at a time
 	closed   bool
@@ -36,7 +37,7 @@ type session struct {
 
 func newSession(v *serving, peer ibc.Identity, conn *coapnet.Conn) *session {
 	s := &session{server: v, peer: peer}
-	s.seen.Store(v.Now().UnixNano())
+	s.touch()
 	cfg := client.DefaultConfig
 	cfg.MessagePool = pool.New(0, 0)
 	cfg.Handler = s.handle
@@ -48,14 +49,13 @@ func newSession(v *serving, peer ibc.Identity, conn *coapnet.Conn) *session {
 		client.WithRequestMonitor(s.monitor),
 		client.WithResponseMessageCache(newReplies()),
 	)
+	s.close = s.closeChannel
 	return s
 }
 
 // serve answers requests until either side closes the channel, and returns
 // when the last one has been answered.
 func (s *session) serve() {
-	stop := context.AfterFunc(s.server.ctx, s.shut)
-	defer stop()
 	if err := s.cc.Run(); err != nil && s.server.ctx.Err() == nil {
 		s.server.Log.Debug("session ended", "peer", s.peer, "err", err)
 	}
@@ -64,31 +64,32 @@ func (s *session) serve() {
 	s.mu.Unlock()
 }
 
-// shut closes the channel without waiting for the end of a request.
-func (s *session) shut() {
+func (s *session) closeChannel() {
 	if err := s.cc.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		s.server.Log.Debug("close session", "peer", s.peer, "err", err)
 	}
 }
 
-func (s *session) expire(now time.Time, idle time.Duration) {
-	s.cc.CheckExpirations(now)
-	if !s.busy.Load() && now.UnixNano()-s.seen.Load() > int64(idle) {
-		s.shut()
+func (s *session) touch() { s.seen.Store(int64(s.server.uptime())) }
+
+// expire closes the session if the peer has been silent for too long.
+func (s *session) expire() {
+	if idle := s.server.uptime() - time.Duration(s.seen.Load()); s.busy.Load() == 0 && idle > s.server.limits.Idle {
+		s.close()
 	}
 }
 
 // monitor sees every message before it is processed. Only confirmable requests
 // are answered: their retransmission is what makes the protocol reliable.
 func (s *session) monitor(_ *client.Conn, m *pool.Message) (drop bool, err error) {
-	s.seen.Store(s.server.Now().UnixNano())
+	s.touch()
 	return m.Type() == message.NonConfirmable, nil
 }
 
 // handle answers one message of the peer. The library has sorted out
 // duplicates (RFC 7252 section 4.5).
 func (s *session) handle(w *responsewriter.ResponseWriter[*client.Conn], m *pool.Message) {
-	if m.Code() == codes.Empty || m.Code() > 31 {
+	if m.Type() != message.Confirmable || m.Code() == codes.Empty || m.Code()>>5 != 0 {
 		return
 	}
 	s.mu.Lock()
@@ -96,11 +97,10 @@ func (s *session) handle(w *responsewriter.ResponseWriter[*client.Conn], m *pool
 	if s.closed {
 		return
 	}
-	s.busy.Store(true)
-	defer s.busy.Store(false)
-	a := s.answer(m)
-	s.seen.Store(s.server.Now().UnixNano())
-	s.write(w, a)
+	s.busy.Store(1)
+	defer s.busy.Store(0)
+	s.write(w, s.answer(m))
+	s.touch()
 }
 
 // answer is what a request leads to.
