@@ -100,7 +100,7 @@ func (ca *StepCARunning) run(ctx context.Context, dir, binary, config string) er
 	if err != nil {
 		return fmt.Errorf("start step-ca: %w", err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the program has its own descriptor
 	// STEPPATH keeps the program away from a user's own step configuration.
 	ca.process, err = StartProcess(ctx, binary, []string{config}, []string{"STEPPATH=" + dir}, log)
 	if err != nil {

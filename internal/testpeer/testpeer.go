@@ -11,7 +11,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/labpeer"
 )
 
-// NoSkip, set to 1 in the environment, makes a test fail whose
+// NoSkip is the environment variable that, set to 1, makes a test fail whose
 // external program is missing; continuous integration sets it.
 const NoSkip = "EDGECLM_NO_SKIP"
 

@@ -53,7 +53,7 @@ func (p peer) provide() error {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "peers: building %s %s into %s (once, a few minutes)\n", p.name, p.version, filepath.Dir(path))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	// Two builds at once must not write one file, and nobody may see half of it.
