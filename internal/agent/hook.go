@@ -14,7 +14,7 @@ import (
 // Bounds of a reload hook.
 const (
 	DefaultHookTimeout = 30 * time.Second
-	maxHookOutput      = 4 << 10
+	maxHookOutput      = 1 << 10
 	hookGrace          = 2 * time.Second // for its output, once it has ended
 )
 
@@ -52,17 +52,17 @@ func (h Hook) Run(ctx context.Context, active Paths) error {
 		// It succeeded and left a process behind that holds its output open.
 		err = nil
 	}
-	h.Log.Info("reload hook", "command", h.Argv[0], "output", clip(output.String()), "error", err)
-	var missing *exec.Error
+	h.Log.Info("reload hook", "command", h.Argv[0], "output", output.String(), "error", err)
+	var exit *exec.ExitError
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("no end after %v", timeout)
-	case errors.As(err, &missing):
-		return fmt.Errorf("cannot run %s", h.Argv[0])
+	case errors.As(err, &exit):
+		return err
 	}
-	return err
+	return fmt.Errorf("cannot run %s", h.Argv[0])
 }
 
 // tail keeps the last bytes that were written to it.

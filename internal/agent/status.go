@@ -91,12 +91,11 @@ func Inspect(path string, now time.Time) (Report, error) {
 	if st.Pending != nil {
 		r.Staged = st.Pending.leaf
 	}
-	if st.Active == nil || st.Active.leaf == nil {
+	if st.Active == nil {
 		return r, nil
 	}
-	r.Active = st.Active.leaf
-	if key, err := dir.readKey(st.Active.id()); err == nil {
-		r.KeyFits = matches(key, r.Active)
+	if c, err := dir.readCertificate(st.Active.id(), certName); err == nil {
+		r.Active, r.KeyFits = c, st.Active.leaf != nil
 	}
 	return r, nil
 }
