@@ -46,12 +46,11 @@ func (h hierarchy) front() authority {
 	return h.issuing
 }
 
-// The validity of the hierarchy has no end (RFC 5280 section 4.1.2.5) and
-// begins early, so that a wrong clock on either side finds it valid.
-var (
-	hierarchyBegin = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-	hierarchyEnd   = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
-)
+// validity is that of the hierarchy. It has no end (RFC 5280 section 4.1.2.5)
+// and begins early, so that a wrong clock on either side finds it valid.
+func validity() (begin, end time.Time) {
+	return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+}
 
 const rsaBits = 2048
 
@@ -94,12 +93,11 @@ func newAuthority(random io.Reader, kind KeyType, name string, usage x509.KeyUsa
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{Organization: []string{notForProduction}, CommonName: "edgeclm lab " + name},
-		NotBefore:             hierarchyBegin,
-		NotAfter:              hierarchyEnd,
 		KeyUsage:              usage,
 		BasicConstraintsValid: true,
 		IsCA:                  ca,
 	}
+	template.NotBefore, template.NotAfter = validity()
 	if template.SubjectKeyId, err = keyID(key.Public()); err != nil {
 		return authority{}, err
 	}

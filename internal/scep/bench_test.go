@@ -38,7 +38,7 @@ func BenchmarkSubmit(b *testing.B) {
 func rsaPair(b *testing.B) float64 {
 	b.Helper()
 	digest := sha256.Sum256(nil)
-	sealed, err := rsa.EncryptPKCS1v15(rand.Reader, &testRA().Key.PublicKey, digest[:])
+	sealed, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, &testRA().Key.PublicKey, digest[:], nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func rsaPair(b *testing.B) float64 {
 		if _, err := testRA().Key.Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := testRA().Key.Decrypt(rand.Reader, sealed, nil); err != nil {
+		if _, err := testRA().Key.Decrypt(rand.Reader, sealed, &rsa.OAEPOptions{Hash: crypto.SHA256}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/edgeclm/edgeclm/internal/pkimessage"
 )
 
-// ErrNotSCEP: the server answered, but not as a SCEP service does.
+// ErrNotSCEP is wrapped when the server answered, but not as a SCEP service
+// does.
 var ErrNotSCEP = errors.New("no SCEP service answers there")
 
 // CAInfo is what a SCEP service says of itself. Nothing of it is authentic
