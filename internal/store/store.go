@@ -12,7 +12,6 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 // Sentinels; every error of a store wraps one of these, one of enrol's
@@ -28,15 +27,6 @@ var (
 	// ErrClosed is wrapped by every change after Close.
 	ErrClosed = errors.New("the store is closed")
 )
-
-// Row is what the PKG's manifest says about one device.
-type Row struct {
-	Identity    ibc.Identity // of role dev
-	Address     string       // host:port, or ""
-	Labels      map[string]string
-	Names       []fleet.Name
-	LedgerIndex uint64 // of the ledger's entry that records the issue
-}
 
 // Address is where an operator says that a device is.
 type Address struct {
@@ -59,6 +49,41 @@ type Counts struct {
 	Updated   int // a later identity, other labels, names or address
 	Unchanged int
 	Skipped   int // rows of an earlier (epoch, generation) than the stored one
+}
+
+// Tally counts a delivery: each device once, by the most that happened to it.
+// The zero Tally is ready for use.
+type Tally struct {
+	skipped int
+	devices map[string]Outcome
+}
+
+// Note takes down what a row or an address did to a device.
+func (t *Tally) Note(device string, o Outcome) {
+	if o == Skipped {
+		t.skipped++
+		return
+	}
+	if t.devices == nil {
+		t.devices = map[string]Outcome{}
+	}
+	t.devices[device] = max(t.devices[device], o)
+}
+
+// Counts returns the sums.
+func (t *Tally) Counts() Counts {
+	c := Counts{Skipped: t.skipped}
+	for _, o := range t.devices {
+		switch o {
+		case Added:
+			c.Added++
+		case Updated:
+			c.Updated++
+		default:
+			c.Unchanged++
+		}
+	}
+	return c
 }
 
 // Filter selects devices; the zero Filter selects all.

@@ -136,14 +136,14 @@ func (c *change) putCertificates(ctx context.Context, t *tx) (any, error) {
 	if c.certificate == nil {
 		return nil, nil
 	}
-	if err := t.exec(ctx, insertCertificate, values(c.certificate.columns())...); err != nil {
+	if err := t.exec(ctx, insertCertificate, values(c.certificate.columns(), c.Enrolment.ID[:])...); err != nil {
 		return nil, err
 	}
 	return t.certificateID(ctx, c.certificate.SHA256)
 }
 
 var insertCertificate = "INSERT INTO certificate (" + nameList(new(certificate).columns()) +
-	") VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+	", enrolment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 func (t *tx) certificateID(ctx context.Context, hash [32]byte) (id int64, err error) {
 	err = t.queryRow(ctx, "SELECT id FROM certificate WHERE sha256 = ?", []any{hash[:]}, &id)

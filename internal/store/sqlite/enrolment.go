@@ -131,8 +131,7 @@ func (v *view) chain(ctx context.Context, hashes []byte) ([][]byte, error) {
 // SerialOwner implements enrol.Store.
 func (s *Store) SerialOwner(ctx context.Context, issuer []byte, serial string) (enrol.ID, error) {
 	var id []byte
-	err := s.queryRow(ctx, `SELECT enrolment.id FROM certificate JOIN enrolment ON enrolment.certificate = certificate.id
-		WHERE serial = ? AND issuer_der = ? ORDER BY certificate.id, enrolment.seq LIMIT 1`, []any{serial, issuer}, &id)
+	err := s.queryRow(ctx, "SELECT enrolment FROM certificate WHERE serial = ? AND issuer_der = ? ORDER BY id LIMIT 1", []any{serial, issuer}, &id)
 	if err != nil {
 		return enrol.ID{}, fmt.Errorf("owner of serial number %s: %w", serial, explain(err))
 	}

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -43,7 +44,8 @@ func (v *view) history(ctx context.Context, device string, events int) (h store.
 	if h.Enrolments, err = v.enrolments(ctx, selectEnrolment+"WHERE device = ? ORDER BY enrolment.seq", r.id); err != nil {
 		return h, err
 	}
-	if h.Certificates, err = v.certificates(ctx, h.Enrolments); err != nil {
+	if h.Certificates, err = v.certificates(ctx, h.Enrolments, selectCertificates+
+		"WHERE enrolment IN (SELECT id FROM enrolment WHERE device = ?) ORDER BY id", r.id); err != nil {
 		return h, err
 	}
 	h.Events, err = v.events(ctx, r.id, device, events)
@@ -82,48 +84,47 @@ func (v *view) events(ctx context.Context, id int64, device string, limit int) (
 	return out, err
 }
 
-// certificates describes those of enrolments of one device, each certificate
-// once, under the first enrolment that has it.
-func (v *view) certificates(ctx context.Context, enrolments []*enrol.Enrolment) ([]store.Certificate, error) {
-	var (
-		out     []store.Certificate
-		tenures map[int64][]store.Tenure
-		seen    = map[string]bool{}
-	)
+var selectCertificates = "SELECT id, enrolment, " + nameList(new(certificate).columns()) + " FROM certificate "
+
+// certificates describes those that a query that begins with
+// selectCertificates finds. They were issued for one of these enrolments, all
+// of one device.
+func (v *view) certificates(ctx context.Context, enrolments []*enrol.Enrolment, query string, args ...any) ([]store.Certificate, error) {
+	if len(enrolments) == 0 {
+		return nil, nil
+	}
+	tenures, err := v.tenures(ctx, enrolments[0].Device)
+	if err != nil {
+		return nil, err
+	}
+	owners := map[enrol.ID]*enrol.Enrolment{}
 	for _, e := range enrolments {
-		if len(e.Certificate) == 0 || seen[string(e.Certificate)] {
-			continue
-		}
-		seen[string(e.Certificate)] = true
-		if tenures == nil {
-			var err error
-			if tenures, err = v.tenures(ctx, e.Device); err != nil {
-				return nil, err
-			}
-		}
-		id, stored, err := v.certificate(ctx, e.ID)
-		if err != nil {
-			return nil, err
+		owners[e.ID] = e
+	}
+	var out []store.Certificate
+	err = v.scan(ctx, query, args, func(rows *sql.Rows) error {
+		var (
+			id     int64
+			owner  []byte
+			stored certificate
+		)
+		if err := rows.Scan(append([]any{&id, &owner}, values(stored.columns())...)...); err != nil {
+			return err
 		}
 		c := store.Certificate{
-			Certificate: stored.Certificate, Device: e.Device, Enrolment: e.ID,
-			DER: stored.der, Chain: e.Chain, Receipt: e.Receipt, Tenures: tenures[id],
+			Certificate: stored.Certificate, Device: enrolments[0].Device, Enrolment: enrol.ID(owner), DER: stored.der, Tenures: tenures[id],
+		}
+		// An enrolment may have got another certificate since.
+		if e := owners[c.Enrolment]; e != nil && bytes.Equal(e.Certificate, c.DER) {
+			c.Chain, c.Receipt = e.Chain, e.Receipt
 		}
 		if n := len(c.Tenures); n > 0 {
 			c.Active = c.Tenures[n-1].Until.IsZero()
 		}
 		out = append(out, c)
-	}
-	return out, nil
-}
-
-var selectCertificate = "SELECT id, " + nameList(new(certificate).columns()) +
-	" FROM certificate WHERE id = (SELECT certificate FROM enrolment WHERE id = ?)"
-
-// certificate returns the row of the certificate that an enrolment has.
-func (v *view) certificate(ctx context.Context, e enrol.ID) (id int64, c certificate, err error) {
-	err = v.queryRow(ctx, selectCertificate, []any{e[:]}, append([]any{&id}, values(c.columns())...)...)
-	return id, c, err
+		return nil
+	})
+	return out, err
 }
 
 // tenures returns when each certificate, by its row, was the device's active
@@ -158,12 +159,11 @@ func (v *view) tenures(ctx context.Context, device string) (map[int64][]store.Te
 func (s *Store) CertificateByHash(ctx context.Context, hash [32]byte) (store.Certificate, error) {
 	var found []store.Certificate
 	err := s.snapshot(ctx, func(v *view) error {
-		e, err := v.enrolments(ctx, selectEnrolment+`WHERE certificate = (SELECT id FROM certificate WHERE sha256 = ?)
-			ORDER BY enrolment.seq LIMIT 1`, hash[:])
+		owner, err := v.enrolments(ctx, selectEnrolment+"WHERE enrolment.id = (SELECT enrolment FROM certificate WHERE sha256 = ?)", hash[:])
 		if err != nil {
 			return err
 		}
-		found, err = v.certificates(ctx, e)
+		found, err = v.certificates(ctx, owner, selectCertificates+"WHERE sha256 = ?", hash[:])
 		return err
 	})
 	if err == nil && len(found) == 0 {

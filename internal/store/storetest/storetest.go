@@ -4,6 +4,7 @@ package storetest
 import (
 	"context"
 	"iter"
+	"testing"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
@@ -58,4 +59,69 @@ type Inventory interface {
 	SetLabels(ctx context.Context, a store.Action, labels map[string]string) error
 	// Release ends a device's quarantine; its attempts count from 0 again.
 	Release(ctx context.Context, a store.Action) error
+}
+
+// A Place is where the records of one test lie. It is called for each store
+// that is opened there, one after the other or at the same time, as processes
+// would; the suite closes them.
+type Place[S Store] func(t testing.TB) S
+
+// Run runs the suite of every store. place makes a new, empty place.
+func Run(t *testing.T, place func(t testing.TB) Place[Store]) {
+	for name, test := range map[string]func(*testing.T, Place[Store]){
+		"NotFound":          testNotFound,
+		"RoundTrip":         testRoundTrip,
+		"ZeroRoundTrip":     testZeroRoundTrip,
+		"OddStrings":        testOddStrings,
+		"OddTimes":          testOddTimes,
+		"Revisions":         testRevisions,
+		"OneOpen":           testOneOpen,
+		"OneOpenEach":       testOneOpenEach,
+		"Atomic":            testAtomic,
+		"Invalid":           testInvalid,
+		"DeviceColumns":     testDeviceColumns,
+		"DeviceNil":         testDeviceNil,
+		"IdentityRises":     testIdentityRises,
+		"QuarantineStays":   testQuarantineStays,
+		"SerialOwner":       testSerialOwner,
+		"SameCertificate":   testSameCertificate,
+		"Mismatches":        testMismatches,
+		"Aliasing":          testAliasing,
+		"CancelledContext":  testCancelledContext,
+		"Closed":            testClosed,
+		"Race":              testRace,
+		"RaceToOpen":        testRaceToOpen,
+		"ManyDevices":       testManyDevices,
+		"Lease":             testLease,
+		"LeaseAcrossStores": testLeaseAcrossStores,
+		"LeaseRace":         testLeaseRace,
+		"Commission":        testCommission,
+		"CommissionOrder":   testCommissionOrder,
+		"CommissionAtomic":  testCommissionAtomic,
+		"ManualAddress":     testManualAddress,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, place(t)) })
+	}
+	t.Run("Model", func(t *testing.T) { testModel(t, place) })
+}
+
+// RunInventory runs the suite of what the command line needs; Run is not part
+// of it.
+func RunInventory(t *testing.T, place func(t testing.TB) Place[Inventory]) {
+	for name, test := range map[string]func(*testing.T, Place[Inventory]){
+		"List":              testList,
+		"ListStops":         testListStops,
+		"Pause":             testPause,
+		"Labels":            testLabels,
+		"Release":           testRelease,
+		"History":           testHistory,
+		"HistoryOfNothing":  testHistoryOfNothing,
+		"Tenures":           testTenures,
+		"CertificateByHash": testCertificateByHash,
+		"Addresses":         testAddresses,
+		"Due":               testDue,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, place(t)) })
+	}
+	t.Run("DueModel", func(t *testing.T) { testDueModel(t, place) })
 }

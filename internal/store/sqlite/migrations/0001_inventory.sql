@@ -70,6 +70,7 @@ CREATE INDEX address_device ON address (device, id);
 -- Every certificate that a CA issued to us, also those that were refused.
 CREATE TABLE certificate (
     id         INTEGER PRIMARY KEY,
+    enrolment  BLOB    NOT NULL REFERENCES enrolment (id) DEFERRABLE INITIALLY DEFERRED, -- the first that had it
     sha256     BLOB    NOT NULL UNIQUE CHECK (length(sha256) = 32),
     serial     TEXT    NOT NULL,
     subject    TEXT    NOT NULL,
@@ -81,6 +82,7 @@ CREATE TABLE certificate (
 ) STRICT;
 
 CREATE INDEX certificate_serial ON certificate (serial, issuer_der);
+CREATE INDEX certificate_enrolment ON certificate (enrolment);
 
 -- The certificates of chains, once each.
 CREATE TABLE ca_certificate (
@@ -141,7 +143,6 @@ CREATE TABLE enrolment (
 
 CREATE UNIQUE INDEX enrolment_open ON enrolment (device) WHERE state NOT IN ('completed', 'failed');
 CREATE INDEX enrolment_device ON enrolment (device, seq);
-CREATE INDEX enrolment_certificate ON enrolment (certificate) WHERE certificate IS NOT NULL;
 
 -- Which certificate was a device's active one since when; NULL for none.
 CREATE TABLE tenure (
