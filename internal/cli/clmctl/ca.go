@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -48,21 +47,21 @@ type caView struct {
 	Certificates []certificateView `json:"certificates"`
 	Capabilities []string          `json:"capabilities"`
 	Challenge    bool              `json:"challenge"` // whether there is one
-	AddedAt      time.Time         `json:"added_at"`
+	AddedAt      string            `json:"added_at"`
 }
 
 // certificateView is a CA or RA certificate as it is shown.
 type certificateView struct {
-	Subject  string    `json:"subject"`
-	CA       bool      `json:"ca"`
-	SHA256   string    `json:"sha256"`
-	NotAfter time.Time `json:"not_after"`
+	Subject  string `json:"subject"`
+	CA       bool   `json:"ca"`
+	SHA256   string `json:"sha256"`
+	NotAfter string `json:"not_after"`
 }
 
 func viewCertificate(c *x509.Certificate) certificateView {
 	sum := sha256.Sum256(c.Raw)
 	return certificateView{
-		Subject: c.Subject.String(), CA: c.IsCA, SHA256: hex.EncodeToString(sum[:]), NotAfter: c.NotAfter.UTC(),
+		Subject: c.Subject.String(), CA: c.IsCA, SHA256: hex.EncodeToString(sum[:]), NotAfter: stamp(c.NotAfter),
 	}
 }
 
@@ -73,14 +72,14 @@ func (a *app) renderAuthority(ca authority) error {
 	}
 	v := caView{
 		Name: ca.Name, URL: ca.URL, Anchor: viewCertificate(anchor), Certificates: []certificateView{},
-		Capabilities: ca.Capabilities, Challenge: ca.ChallengeFile != "", AddedAt: ca.AddedAt.UTC(),
+		Capabilities: ca.Capabilities, Challenge: ca.ChallengeFile != "", AddedAt: stamp(ca.AddedAt),
 	}
 	fields := []clikit.Field{
 		{Name: "name", Value: v.Name},
 		{Name: "url", Value: v.URL},
 		{Name: "anchor", Value: v.Anchor.Subject},
 		{Name: "anchor_fingerprint", Value: "sha256:" + v.Anchor.SHA256},
-		{Name: "anchor_not_after", Value: v.Anchor.NotAfter.Format(time.RFC3339)},
+		{Name: "anchor_not_after", Value: v.Anchor.NotAfter},
 	}
 	for i, der := range ca.Certificates {
 		c, err := x509.ParseCertificate(der)
@@ -93,6 +92,6 @@ func (a *app) renderAuthority(ca authority) error {
 	}
 	fields = append(fields,
 		clikit.Field{Name: "challenge", Value: strconv.FormatBool(v.Challenge)},
-		clikit.Field{Name: "added_at", Value: v.AddedAt.Format(time.RFC3339)})
+		clikit.Field{Name: "added_at", Value: v.AddedAt})
 	return clikit.RenderRecord(a.Out, a.Output, v, fields...)
 }

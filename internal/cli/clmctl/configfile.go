@@ -19,10 +19,19 @@ import (
 // through viper, for the sake of precedence; this type is what says which keys
 // and types there are, and keeps the case of labels, which viper does not.
 type fileConfig struct {
-	DataDir   string `yaml:"data_dir"`
-	Output    string `yaml:"output"`
-	LogFormat string `yaml:"log_format"`
-	Enrolment struct {
+	DataDir   string        `yaml:"data_dir"`
+	Output    string        `yaml:"output"`
+	LogFormat string        `yaml:"log_format"`
+	Enrolment fileEnrolment `yaml:"enrolment"`
+	Renewal   fileRenewal   `yaml:"renewal"`
+	Device    fileDevice    `yaml:"device"`
+	CA        fileCA        `yaml:"ca"`
+	Profiles  []fileProfile `yaml:"profiles"`
+}
+
+// The sections have types with names, which keeps errors short.
+type (
+	fileEnrolment struct {
 		Concurrency    int           `yaml:"concurrency"`
 		Timeout        time.Duration `yaml:"timeout"`
 		MaxAttempts    int           `yaml:"max_attempts"`
@@ -34,20 +43,19 @@ type fileConfig struct {
 		HookTries      int           `yaml:"hook_tries"`
 		BreakerDevices int           `yaml:"breaker_devices"`
 		BreakerWindow  time.Duration `yaml:"breaker_window"`
-	} `yaml:"enrolment"`
-	Renewal struct {
+	}
+	fileRenewal struct {
 		WindowFrom float64 `yaml:"window_from"`
 		WindowTo   float64 `yaml:"window_to"`
-	} `yaml:"renewal"`
-	Device struct {
+	}
+	fileDevice struct {
 		HandshakeTimeout time.Duration `yaml:"handshake_timeout"`
 		ExchangeTimeout  time.Duration `yaml:"exchange_timeout"`
-	} `yaml:"device"`
-	CA struct {
+	}
+	fileCA struct {
 		Timeout time.Duration `yaml:"timeout"`
-	} `yaml:"ca"`
-	Profiles []fileProfile `yaml:"profiles"`
-}
+	}
+)
 
 // fileProfile is a certificate profile in the configuration file.
 type fileProfile struct {
@@ -98,15 +106,20 @@ func (f fileConfig) profiles() ([]fleet.Profile, error) {
 	}
 	out := make([]fleet.Profile, 0, len(f.Profiles))
 	for i, p := range f.Profiles {
+		if p.Name == "" {
+			return nil, fmt.Errorf("profile %d has no name", i+1)
+		}
+		if slices.ContainsFunc(out, func(o fleet.Profile) bool { return o.Name == p.Name }) {
+			return nil, fmt.Errorf("profile %d: the name %q is taken", i+1, p.Name)
+		}
 		profile, err := p.profile()
-		if err == nil && p.Name == "" {
-			err = errors.New("it has no name")
-		}
-		if err == nil && slices.ContainsFunc(out, func(o fleet.Profile) bool { return o.Name == p.Name }) {
-			err = fmt.Errorf("the name %q is taken", p.Name)
-		}
 		if err != nil {
-			return nil, fmt.Errorf("profile %d: %w", i+1, err)
+			return nil, fmt.Errorf("profile %q: %w", p.Name, err)
+		}
+		// Values may hold {name}, so they are checked as they come out for a
+		// device of some name.
+		if _, err := profile.For("name"); err != nil {
+			return nil, err
 		}
 		out = append(out, profile)
 	}
@@ -132,11 +145,11 @@ func (f fileProfile) profile() (fleet.Profile, error) {
 		}
 	}
 	for _, s := range f.SANs {
-		kind, value, _ := strings.Cut(s, ":")
+		kind, value, ok := strings.Cut(s, ":")
+		if !ok {
+			return p, fmt.Errorf("sans: %.80q has no kind (dns:, ip: or uri:)", s)
+		}
 		p.SANs = append(p.SANs, fleet.Name{Kind: fleet.NameKind(kind), Value: value})
 	}
-	// Values may hold {name}, so they are checked as they come out for a
-	// device of some name.
-	_, err := p.For("name")
-	return p, err
+	return p, nil
 }
