@@ -48,7 +48,7 @@ func (e *HeldError) Age(now time.Time) time.Duration {
 // The note is a courtesy. Whoever looks in the instant between the lock and
 // the note sees that of the run before, or none.
 func RunLock(path string, now time.Time) (unlock func() error, err error) {
-	unlock, err = keyfile.Lock(path)
+	release, err := keyfile.Lock(path)
 	if errors.Is(err, keyfile.ErrLocked) {
 		return nil, readNote(path)
 	}
@@ -57,10 +57,10 @@ func RunLock(path string, now time.Time) (unlock func() error, err error) {
 	}
 	note := fmt.Sprintf("%d %s\n", os.Getpid(), now.UTC().Format(time.RFC3339))
 	if err := os.WriteFile(path, []byte(note), keyfile.SecretPerm); err != nil {
-		return nil, errors.Join(fmt.Errorf("note who holds the lock: %w", err), unlock())
+		return nil, errors.Join(fmt.Errorf("note who holds the lock: %w", err), release())
 	}
 	return func() error {
-		return errors.Join(os.Truncate(path, 0), unlock())
+		return errors.Join(os.Truncate(path, 0), release())
 	}, nil
 }
 
