@@ -34,10 +34,14 @@ type link struct {
 	identity ibc.Identity
 	address  string
 	timeout  time.Duration
+	// do is exchange.
+	do func(context.Context, request) (*reply, error)
 }
 
 func newLink(cc *client.Conn, id ibc.Identity, address string, timeout time.Duration) *link {
-	return &link{cc: cc, identity: id, address: address, timeout: timeout}
+	l := &link{cc: cc, identity: id, address: address, timeout: timeout}
+	l.do = l.exchange
+	return l
 }
 
 // Identity implements enrol.Device.

@@ -41,8 +41,8 @@ func newTestGate(t testing.TB, l Limits) (*gate, *testClock) {
 }
 
 var (
-	strangerAddr = netip.MustParseAddrPort("192.0.2.1:1") //nolint:gochecknoglobals // constants of netip cannot be const
-	trustedAddr  = netip.MustParseAddrPort("10.0.0.1:1")  //nolint:gochecknoglobals
+	strangerAddr = netip.MustParseAddrPort("192.0.2.1:1")
+	trustedAddr  = netip.MustParseAddrPort("10.0.0.1:1")
 )
 
 // TestOldestFirstFlightGivesWay: a flood of unproved handshakes pushes out the

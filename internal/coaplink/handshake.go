@@ -85,7 +85,7 @@ func (v *serving) greet(ctx context.Context, cancel func(), f *flow, p *pass) {
 // clmHandshake is one handshake with a CLM.
 type clmHandshake struct {
 	*serving
-	ctx   context.Context //nolint:containedctx // the library's callbacks have none
+	ctx   context.Context // the library's callbacks have none
 	flow  *flow
 	pass  *pass
 	timer *time.Timer

@@ -50,11 +50,11 @@ func parseHello(data []byte) (hello, bool) {
 		return hello{}, false
 	}
 	h.random, rest = rest[2:2+randomSize], rest[2+randomSize:]
-	if skip := 1 + int(rest[0]); len(rest) < skip+1 {
+	session := 1 + int(rest[0])
+	if len(rest) < session+1 {
 		return hello{}, false
-	} else {
-		rest = rest[skip:]
 	}
+	rest = rest[session:]
 	if len(rest) < 1+int(rest[0]) {
 		return hello{}, false
 	}

@@ -126,6 +126,7 @@ type fakeServices struct {
 	status   enrol.DeviceStatus
 	err      error
 	hook     func(call string)
+	ctx      context.Context
 }
 
 func (f *fakeServices) note(call string, peer ibc.Identity) error {
@@ -150,6 +151,20 @@ func (f *fakeServices) count(call string) int {
 		}
 	}
 	return n
+}
+
+// fail makes every later call fail.
+func (f *fakeServices) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+// ended reports whether the context of the last call to Status has ended.
+func (f *fakeServices) ended() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ctx.Err() != nil
 }
 
 func (f *fakeServices) got() (enrol.CSRRequest, enrol.VerifyRequest, time.Duration) {
@@ -190,7 +205,10 @@ func (f *fakeServices) Rollback(_ context.Context, peer ibc.Identity, _ enrol.ID
 	return f.note("rollback", peer)
 }
 
-func (f *fakeServices) Status(_ context.Context, peer ibc.Identity) (enrol.DeviceStatus, error) {
+func (f *fakeServices) Status(ctx context.Context, peer ibc.Identity) (enrol.DeviceStatus, error) {
+	f.mu.Lock()
+	f.ctx = ctx
+	f.mu.Unlock()
 	err := f.note("status", peer)
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -55,23 +55,7 @@ func encodeCertsOnly(certificates [][]byte) ([]byte, error) {
 // and signers are refused. The certificates themselves are bounded but not
 // parsed. Errors wrap errPayload.
 func parseCertsOnly(der []byte) ([][]byte, error) {
-	var (
-		outer, explicit, signedData, algorithms, content, set, crls, signers cryptobyte.String
-		contentType, eContentType                                            encodingasn1.ObjectIdentifier
-		version                                                              int64
-	)
-	input := cryptobyte.String(der)
-	ok := input.ReadASN1(&outer, asn1.SEQUENCE) && input.Empty() &&
-		outer.ReadASN1ObjectIdentifier(&contentType) && contentType.Equal(oidSignedData()) &&
-		outer.ReadASN1(&explicit, asn1.Tag(0).ContextSpecific().Constructed()) && outer.Empty() &&
-		explicit.ReadASN1(&signedData, asn1.SEQUENCE) && explicit.Empty() &&
-		signedData.ReadASN1Integer(&version) && version == 1 &&
-		signedData.ReadASN1(&algorithms, asn1.SET) &&
-		signedData.ReadASN1(&content, asn1.SEQUENCE) &&
-		content.ReadASN1ObjectIdentifier(&eContentType) && eContentType.Equal(oidData()) && content.Empty() &&
-		signedData.ReadASN1(&set, asn1.Tag(0).ContextSpecific().Constructed()) &&
-		signedData.ReadOptionalASN1(&crls, nil, asn1.Tag(1).ContextSpecific().Constructed()) &&
-		signedData.ReadASN1(&signers, asn1.SET) && signers.Empty() && signedData.Empty()
+	set, ok := certificateSet(der)
 	if !ok {
 		return nil, fmt.Errorf("%w: not a certs-only PKCS#7 in DER", errPayload)
 	}
@@ -90,4 +74,28 @@ func parseCertsOnly(der []byte) ([][]byte, error) {
 		return nil, fmt.Errorf("%w: no certificate in the PKCS#7", errPayload)
 	}
 	return out, nil
+}
+
+// certificateSet walks down to the certificates field (RFC 5652 sections 3 and 5.1).
+func certificateSet(der []byte) (set cryptobyte.String, ok bool) {
+	var outer, explicit, signedData cryptobyte.String
+	var contentType encodingasn1.ObjectIdentifier
+	input := cryptobyte.String(der)
+	ok = input.ReadASN1(&outer, asn1.SEQUENCE) && input.Empty() &&
+		outer.ReadASN1ObjectIdentifier(&contentType) && contentType.Equal(oidSignedData()) &&
+		outer.ReadASN1(&explicit, asn1.Tag(0).ContextSpecific().Constructed()) && outer.Empty() &&
+		explicit.ReadASN1(&signedData, asn1.SEQUENCE) && explicit.Empty()
+	if !ok {
+		return nil, false
+	}
+	var algorithms, content, crls, signers cryptobyte.String
+	var version int64
+	ok = signedData.ReadASN1Integer(&version) && version == 1 &&
+		signedData.ReadASN1(&algorithms, asn1.SET) &&
+		signedData.ReadASN1(&content, asn1.SEQUENCE) &&
+		content.ReadASN1ObjectIdentifier(&contentType) && contentType.Equal(oidData()) && content.Empty() &&
+		signedData.ReadASN1(&set, asn1.Tag(0).ContextSpecific().Constructed()) &&
+		signedData.ReadOptionalASN1(&crls, nil, asn1.Tag(1).ContextSpecific().Constructed()) &&
+		signedData.ReadASN1(&signers, asn1.SET) && signers.Empty() && signedData.Empty()
+	return set, ok
 }

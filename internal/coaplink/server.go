@@ -102,7 +102,7 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 // serving is a Server at work.
 type serving struct {
 	*Server
-	ctx    context.Context //nolint:containedctx // the life of Serve
+	ctx    context.Context // the life of Serve
 	limits Limits
 	key    handshakeKey
 	gate   *gate

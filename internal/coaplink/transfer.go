@@ -79,7 +79,7 @@ func (l *link) transfer(ctx context.Context, r request, szx uint8) (*reply, erro
 // response to the last.
 func (l *link) upload(ctx context.Context, r request, szx uint8) (*reply, error) {
 	if len(r.payload) <= (block{szx: szx}).size() {
-		return l.exchange(ctx, r)
+		return l.do(ctx, r)
 	}
 	body, options := r.payload, r.options
 	for offset := 0; ; {
@@ -90,7 +90,7 @@ func (l *link) upload(ctx context.Context, r request, szx uint8) (*reply, error)
 		if offset == 0 {
 			r.options = append(r.options, uintOption(message.Size1, uint32(len(body))))
 		}
-		out, err := l.exchange(ctx, r)
+		out, err := l.do(ctx, r)
 		if err != nil || !b.more || out.code != codes.Continue {
 			return out, err
 		}
@@ -121,7 +121,7 @@ func (l *link) download(ctx context.Context, r request, first *reply) (*reply, e
 		b = block{num: b.num + 1, szx: b.szx}
 		r.payload = nil
 		r.options = append(options[:len(options):len(options)], uintOption(message.Block2, b.value()))
-		next, err := l.exchange(ctx, r)
+		next, err := l.do(ctx, r)
 		switch {
 		case err != nil:
 			return nil, err

@@ -4,6 +4,7 @@
 package lossy
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -30,6 +31,7 @@ type Proxy struct {
 
 	mu     sync.Mutex
 	flows  map[netip.AddrPort]*net.UDPConn
+	opened uint64
 	closed bool
 	wg     sync.WaitGroup
 
@@ -75,6 +77,17 @@ func (p *Proxy) Counts() (forwarded, lost, repeated, delayed int64) {
 	return p.forwarded.Load(), p.lost.Load(), p.repeated.Load(), p.delayed.Load()
 }
 
+// Rebind gives every client another port towards upstream, as a network address
+// translator does that has forgotten them.
+func (p *Proxy) Rebind() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.flows {
+		_ = c.Close()
+	}
+	clear(p.flows)
+}
+
 func (p *Proxy) close() {
 	p.mu.Lock()
 	p.closed = true
@@ -116,16 +129,17 @@ func (p *Proxy) flow(client netip.AddrPort) *net.UDPConn {
 	if err != nil {
 		return nil
 	}
-	dice := p.dice(uint64(len(p.flows)), 2)
+	p.opened++
+	dice := p.dice(p.opened, 2)
 	p.flows[client] = c
 	p.wg.Go(func() {
 		buffer := make([]byte, 64<<10)
 		for {
 			n, err := c.Read(buffer)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
 			if err != nil {
-				if p.gone() {
-					return
-				}
 				time.Sleep(time.Millisecond) // port unreachable
 				continue
 			}
@@ -133,12 +147,6 @@ func (p *Proxy) flow(client netip.AddrPort) *net.UDPConn {
 		}
 	})
 	return c
-}
-
-func (p *Proxy) gone() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.closed
 }
 
 func (p *Proxy) dice(flow, direction uint64) *rand.Rand {
