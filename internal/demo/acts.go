@@ -57,7 +57,7 @@ func (s *show) issueBundles(ctx context.Context) error {
 }
 
 // listening is how an agent says where it can be reached.
-var listening = regexp.MustCompile(`(127\.0\.0\.1:[1-9][0-9]*)`)
+var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:[1-9][0-9]*)`)
 
 func (s *show) startDevices(ctx context.Context) error {
 	s.title("Four devices",
