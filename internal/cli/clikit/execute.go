@@ -64,6 +64,7 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return WithHint(Usage("%s needs a command", cmd.CommandPath()), see)
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
 		see = "did you mean " + similar[0] + "? " + see
 	}

@@ -72,14 +72,14 @@ func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 		r.RecoveryFile = filepath.Join(o.dir, pkgen.RecoveryFile)
 		a.note("move %s to a medium of its own: it is for the day on which the PKG is lost", r.RecoveryFile)
 	}
-	return a.render(r, []field{
-		{"params_id", r.ParamsID},
-		{"epoch", strconv.FormatUint(uint64(r.Epoch), 10)},
-		{"recovery_sha256", r.Recovery},
-		{"recovery_file", r.RecoveryFile},
-		{"ledger", r.Ledger},
-		{"lab", strconv.FormatBool(r.Lab)},
-	})
+	return a.render(r,
+		clikit.Field{Name: "params_id", Value: r.ParamsID},
+		clikit.Field{Name: "epoch", Value: strconv.FormatUint(uint64(r.Epoch), 10)},
+		clikit.Field{Name: "recovery_sha256", Value: r.Recovery},
+		clikit.Field{Name: "recovery_file", Value: r.RecoveryFile},
+		clikit.Field{Name: "ledger", Value: r.Ledger},
+		clikit.Field{Name: "lab", Value: strconv.FormatBool(r.Lab)},
+	)
 }
 
 // pkgPassphrase says where the passphrase of the master secret comes from.

@@ -71,12 +71,12 @@ func (a *app) inspectParams(path string, data []byte) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	id, ppub := params.ID(), params.Ppub()
-	return a.render(params, []field{
-		{"suite", ibc.Suite},
-		{"epoch", strconv.FormatUint(uint64(params.Epoch()), 10)},
-		{"params_id", hex.EncodeToString(id[:])},
-		{"ppub", hex.EncodeToString(ppub[:])},
-	})
+	return a.render(params,
+		clikit.Field{Name: "suite", Value: ibc.Suite},
+		clikit.Field{Name: "epoch", Value: strconv.FormatUint(uint64(params.Epoch()), 10)},
+		clikit.Field{Name: "params_id", Value: hex.EncodeToString(id[:])},
+		clikit.Field{Name: "ppub", Value: hex.EncodeToString(ppub[:])},
+	)
 }
 
 // inspectedManifest is the result for a manifest.
@@ -137,17 +137,17 @@ func (a *app) inspectBundle(cmd *cobra.Command, o inspectOptions, path string, d
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	r := inspectedBundle{Kind: "bundle", File: path, SHA256: sha256.Sum256(data), SealedTo: kinds}
-	fields := []field{{"file", path}, {"sha256", r.SHA256.String()}, {"sealed_to", strings.Join(kinds, ", ")}}
+	fields := []clikit.Field{{Name: "file", Value: path}, {Name: "sha256", Value: r.SHA256.String()}, {Name: "sealed_to", Value: strings.Join(kinds, ", ")}}
 	opener, ok, err := a.opener(cmd, o)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		if id, err := bundle.ParseFileName(filepath.Base(path)); err == nil {
-			fields = append(fields, field{"identity by its file name", id.String()})
+			fields = append(fields, clikit.Field{Name: "identity by its file name", Value: id.String()})
 		}
 		a.note("the bundle is sealed; open it with --identity-file or --bundle-passphrase-file")
-		return a.render(r, fields)
+		return a.render(r, fields...)
 	}
 	b, err := bundle.Open(data, opener)
 	if err != nil {
@@ -155,7 +155,7 @@ func (a *app) inspectBundle(cmd *cobra.Command, o inspectOptions, path string, d
 	}
 	b.Key.Destroy()
 	r.Content = inside(b)
-	return a.render(r, append(fields, r.Content.fields()...))
+	return a.render(r, append(fields, r.Content.fields()...)...)
 }
 
 func (a *app) opener(cmd *cobra.Command, o inspectOptions) (bundle.Opener, bool, error) {
@@ -197,20 +197,22 @@ func inside(b *bundle.Bundle) *inspectedInside {
 	return in
 }
 
-func (in *inspectedInside) fields() []field {
-	fields := []field{
-		{"identity", in.Identity.String()},
-		{"public_key", in.PublicKey},
-		{"params_id", in.ParamsID},
-		{"address", in.Address},
-		{"names", formatNames(in.Names)},
+func (in *inspectedInside) fields() []clikit.Field {
+	fields := []clikit.Field{
+		{Name: "identity", Value: in.Identity.String()},
+		{Name: "public_key", Value: in.PublicKey},
+		{Name: "params_id", Value: in.ParamsID},
+		{Name: "address", Value: in.Address},
+		{Name: "names", Value: formatNames(in.Names)},
 	}
 	for _, p := range in.Peers {
-		fields = append(fields, field{"clm", fmt.Sprintf("%s from e%d.g%d on", p.Name, p.Epoch, p.Generation)})
+		fields = append(fields, clikit.Field{Name: "clm", Value: fmt.Sprintf("%s from e%d.g%d on", p.Name, p.Epoch, p.Generation)})
 	}
-	fields = append(fields, field{"clm_addresses", strings.Join(in.CLMAddresses, ", ")})
+	fields = append(fields, clikit.Field{Name: "clm_addresses", Value: strings.Join(in.CLMAddresses, ", ")})
 	for _, anchor := range in.Anchors {
-		fields = append(fields, field{"anchor", anchor.Subject + " sha256:" + anchor.SHA256.String()})
+		fields = append(fields, clikit.Field{Name: "anchor", Value: anchor.Subject + " sha256:" + anchor.SHA256.String()})
 	}
-	return append(fields, field{"recovery_sha256", in.Recovery.String()}, field{"recipient_sha256", in.Recipient.String()})
+	return append(fields,
+		clikit.Field{Name: "recovery_sha256", Value: in.Recovery.String()},
+		clikit.Field{Name: "recipient_sha256", Value: in.Recipient.String()})
 }

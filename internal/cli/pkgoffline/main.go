@@ -52,9 +52,9 @@ func newRoot(s clikit.Streams, d Deps) *cobra.Command {
 	root := &cobra.Command{
 		Use:   program,
 		Short: "Private Key Generator of edgeclm, for a machine that is connected to nothing",
-		Long: `pkg-offline holds the master secret of an installation. It extracts one
-identity-based private key per device or CLM and seals it into a bundle for a
-USB stick, with a signed manifest beside the bundles.
+		Long: `pkg-offline is the Private Key Generator (PKG) of an installation: it holds the
+master secret, extracts one identity-based private key per device or CLM, and
+seals it into a bundle for a USB stick, with a signed manifest beside them.
 
 Run it on a machine without network: init and issue refuse to open the master
 secret while an interface other than loopback is up. With --lab they warn
@@ -82,23 +82,7 @@ func (a *app) note(format string, args ...any) {
 	}
 }
 
-// field is a row of a result that has one value per name.
-type field struct{ name, value string }
-
-// render writes one record: a table of names and values, a row in CSV.
-func (a *app) render(value any, fields []field) error {
-	var t clikit.Table
-	if a.Output == clikit.FormatCSV {
-		t.Rows = [][]string{{}}
-		for _, f := range fields {
-			t.Columns = append(t.Columns, clikit.Column{Name: f.name})
-			t.Rows[0] = append(t.Rows[0], f.value)
-		}
-	} else {
-		t.Columns = clikit.Columns("field", "value")
-		for _, f := range fields {
-			t.Rows = append(t.Rows, []string{f.name, f.value})
-		}
-	}
-	return clikit.Render(a.Out, a.Output, value, t)
+// render writes a result that has one value per name.
+func (a *app) render(value any, fields ...clikit.Field) error {
+	return clikit.RenderRecord(a.Out, a.Output, value, fields...)
 }

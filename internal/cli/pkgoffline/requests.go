@@ -93,6 +93,9 @@ func (o issueOptions) requestsFor(names []string) ([]pkgen.Request, error) {
 	}
 	requests := make([]pkgen.Request, len(names))
 	for i, name := range names {
+		if err := ibc.ValidateName(name); err != nil {
+			return nil, err
+		}
 		requests[i] = pkgen.Request{
 			Role: ibc.Role(o.role), Name: name, Generation: o.generation, Recipient: recipient,
 			Address: address, Labels: labels, Names: certNames,

@@ -1,0 +1,71 @@
+package clikit
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/provision"
+)
+
+// KeyBundle is the file that an endpoint takes its identity from, and how it
+// is opened and checked.
+type KeyBundle struct {
+	Path           string
+	PassphraseFile string // as Secret.Path; "": the endpoint's own age key, or ask
+	ParamsID       string // in hex; "": any PKG's, on first use
+}
+
+// Register adds the flags of everything but the path.
+func (k *KeyBundle) Register(f *pflag.FlagSet) {
+	f.StringVar(&k.PassphraseFile, "bundle-passphrase-file", "", "file with the passphrase that opens the bundle, - for standard input")
+	f.StringVar(&k.ParamsID, "params-id", "", "params_id that the bundle must be of, in hex")
+}
+
+// Open opens the bundle with the passphrase, or with the age key of the
+// endpoint, and holds it to the params_id. Errors are those of bundle.Open and
+// bundle.Bundle.HeldTo, or of usage.
+func (k KeyBundle) Open(ctx context.Context, s Streams, c *Common, program string, own provision.Store) (*bundle.Bundle, error) {
+	sealed, err := keyfile.Read(k.Path, bundle.MaxSize)
+	if err != nil {
+		return nil, WithCode(err, ExitUsage)
+	}
+	opener, done, err := k.opener(ctx, s, c, program, own, sealed)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	b, err := bundle.Open(sealed, opener)
+	if err != nil || k.ParamsID == "" {
+		return b, err
+	}
+	var want bundle.Hash
+	if err := want.UnmarshalText([]byte(k.ParamsID)); err != nil {
+		return nil, Usage("--params-id: %w", err)
+	}
+	return b, b.HeldTo(want)
+}
+
+func (k KeyBundle) opener(ctx context.Context, s Streams, c *Common, program string, own provision.Store, sealed []byte) (o bundle.Opener, done func(), err error) {
+	done = func() {}
+	kinds, err := bundle.SealedTo(sealed)
+	if err != nil {
+		return o, done, fmt.Errorf("%s: %w", k.Path, err)
+	}
+	if k.PassphraseFile == "" && (len(kinds) != 1 || kinds[0] != "scrypt") {
+		o, _, err = own.Recipient()
+		return o, done, err
+	}
+	passphrase, err := ReadSecret(ctx, s, Secret{
+		Path: k.PassphraseFile, Flag: "--bundle-passphrase-file", What: "passphrase of the bundle",
+		NoInput: c.NoInput, Program: program, Quiet: c.Quiet,
+	})
+	if err != nil {
+		return o, done, err
+	}
+	o, err = bundle.PassphraseOpener(passphrase)
+	return o, func() { clear(passphrase) }, err
+}

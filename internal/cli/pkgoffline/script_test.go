@@ -1,0 +1,178 @@
+package pkgoffline_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
+)
+
+// workFactor keeps scrypt fast in tests.
+const workFactor = 4
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"pkg-offline":        program(nil),
+		"pkg-offline-online": program([]string{"eth0", "wlan0"}),
+		"agekey":             tool(ageKey),
+		"reseal":             tool(reseal),
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata",
+		RequireUniqueNames: true,
+		Setup:              ownerOnly,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"failed": refused(clikit.ExitFailed),
+			"usage":  refused(clikit.ExitUsage),
+		},
+	})
+}
+
+// ownerOnly closes a script's files to others, as files with passphrases are.
+func ownerOnly(env *testscript.Env) error {
+	return filepath.WalkDir(env.WorkDir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o600)
+	})
+}
+
+// refused runs pkg-offline and demands an exit code, one line of error, at most
+// one of hint, and no result.
+func refused(code int) func(ts *testscript.TestScript, neg bool, args []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg {
+			ts.Fatalf("the command is negative already")
+		}
+		err := ts.Exec("pkg-offline", args...)
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != code {
+			ts.Fatalf("exit code: %v, want %d", err, code)
+		}
+		if out := ts.ReadFile("stdout"); out != "" {
+			ts.Fatalf("a result: %s", out)
+		}
+		lines := strings.SplitAfter(ts.ReadFile("stderr"), "\n")
+		if n := len(lines); n > 3 || !strings.HasPrefix(lines[0], "pkg-offline: error: ") || n == 3 && !strings.HasPrefix(lines[1], "pkg-offline: hint: ") {
+			ts.Fatalf("not one line of error and one of hint: %q", lines)
+		}
+	}
+}
+
+// program is pkg-offline on a machine with these interfaces up.
+func program(up []string) func() {
+	return func() {
+		var seed [32]byte
+		nanos := time.Now().UnixNano()
+		for i := range 8 {
+			seed[i] = byte(nanos >> (8 * i))
+		}
+		os.Exit(pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), pkgoffline.Deps{
+			Now:        func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
+			Random:     rand.NewChaCha8(seed),
+			Interfaces: func() ([]string, error) { return up, nil },
+			WorkFactor: workFactor,
+		}))
+	}
+}
+
+func tool(run func(args []string) error) func() {
+	return func() {
+		if err := run(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+}
+
+// ageKey makes an age key: agekey NAME writes NAME.key and NAME.age.
+func ageKey(args []string) error {
+	secret, recipient, err := bundle.GenerateOpener()
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(args[0]+".key", append(secret, '\n'), 0o600),
+		os.WriteFile(args[0]+".age", []byte(recipient.String()+"\n"), 0o600))
+}
+
+// reseal is an attacker who may open a bundle: reseal IN KEY RECIPIENT OUT
+// [OLD NEW] seals its content, with OLD in the payload replaced, to RECIPIENT.
+func reseal(args []string) error {
+	sealed, err := os.ReadFile(args[0])
+	if err != nil {
+		return err
+	}
+	secret, err := os.ReadFile(args[1])
+	if err != nil {
+		return err
+	}
+	to, err := os.ReadFile(args[2])
+	if err != nil {
+		return err
+	}
+	identity, err := age.ParseHybridIdentity(string(bytes.TrimSpace(secret)))
+	if err != nil {
+		return err
+	}
+	recipient, err := age.ParseHybridRecipient(string(bytes.TrimSpace(to)))
+	if err != nil {
+		return err
+	}
+	r, err := age.Decrypt(bytes.NewReader(sealed), identity)
+	if err != nil {
+		return err
+	}
+	plain, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	var e struct {
+		Version   int    `json:"version"`
+		Payload   []byte `json:"payload"`
+		Signature string `json:"signature"`
+		Key       string `json:"key"`
+	}
+	if err := json.Unmarshal(plain, &e); err != nil {
+		return err
+	}
+	if len(args) > 4 {
+		changed := bytes.Replace(e.Payload, []byte(args[4]), []byte(args[5]), 1)
+		if bytes.Equal(changed, e.Payload) {
+			return fmt.Errorf("%q is not in the payload: %s", args[4], e.Payload)
+		}
+		e.Payload = changed
+	}
+	if plain, err = json.Marshal(e); err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, recipient)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(plain); err != nil {
+		return err
+	}
+	return errors.Join(w.Close(), os.WriteFile(args[3], out.Bytes(), 0o600))
+}
