@@ -37,7 +37,7 @@ type outcome struct {
 func newReport(p *plan, results []outcome) *report {
 	r := &report{
 		Checked: len(p.due) + len(p.skipped), Due: len(p.due),
-		Devices: append(slices.Clone(p.skipped), results...),
+		Devices: append(append([]outcome{}, p.skipped...), results...), // never nil
 	}
 	slices.SortFunc(r.Devices, func(a, b outcome) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range r.Devices {
