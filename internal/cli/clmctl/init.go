@@ -4,23 +4,17 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/ibc"
-	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
-type initOptions struct {
-	bundle, passphraseFile, paramsID string
-}
-
 func (a *app) initCommand() *cobra.Command {
-	var o initOptions
+	var k clikit.KeyBundle
 	cmd := &cobra.Command{
 		Use:   "init --bundle FILE",
 		Short: "Take this CLM's identity from its key bundle",
@@ -38,13 +32,11 @@ the identity; devices then refuse the earlier one.`,
 			if err != nil {
 				return err
 			}
-			return explainBundle(a.runInit(cmd.Context(), s, o))
+			return explainBundle(a.runInit(cmd.Context(), s, k))
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.bundle, "bundle", "", "the key bundle of this CLM")
-	f.StringVar(&o.passphraseFile, "bundle-passphrase-file", "", "file with the passphrase that opens the bundle, - for standard input")
-	f.StringVar(&o.paramsID, "params-id", "", "params_id that the bundle must be of, in hex")
+	cmd.Flags().StringVar(&k.Path, "bundle", "", "the key bundle of this CLM")
+	k.Register(cmd.Flags())
 	_ = cmd.MarkFlagRequired("bundle")
 	return cmd
 }
@@ -56,19 +48,12 @@ type initResult struct {
 	Changed  bool         `json:"changed"`
 }
 
-func (a *app) runInit(ctx context.Context, s *site, o initOptions) error {
-	sealed, err := keyfile.Read(o.bundle, bundle.MaxSize)
-	if err != nil {
-		return clikit.WithCode(err, clikit.ExitUsage)
-	}
-	b, err := a.openBundle(ctx, s, sealed, o)
+func (a *app) runInit(ctx context.Context, s *site, k clikit.KeyBundle) error {
+	b, err := k.Open(ctx, a.Streams, &a.Common, program, s.dir.provision())
 	if err != nil {
 		return err
 	}
 	defer b.Key.Destroy()
-	if err := heldTo(b, o.paramsID); err != nil {
-		return err
-	}
 	changed, err := a.install(s.dir, b)
 	if err != nil {
 		return err
@@ -81,45 +66,6 @@ func (a *app) runInit(ctx context.Context, s *site, o initOptions) error {
 	return clikit.RenderRecord(a.Out, a.Output, r,
 		clikit.Field{Name: "identity", Value: r.Identity.String()},
 		clikit.Field{Name: "params_id", Value: r.ParamsID})
-}
-
-func (a *app) openBundle(ctx context.Context, s *site, sealed []byte, o initOptions) (*bundle.Bundle, error) {
-	kinds, err := bundle.SealedTo(sealed)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.bundle, err)
-	}
-	if o.passphraseFile == "" && (len(kinds) != 1 || kinds[0] != "scrypt") {
-		opener, _, err := s.dir.provision().Recipient()
-		if err != nil {
-			return nil, err
-		}
-		return bundle.Open(sealed, opener)
-	}
-	passphrase, err := clikit.ReadSecret(ctx, a.Streams, clikit.Secret{
-		Path: o.passphraseFile, Flag: "--bundle-passphrase-file", What: "passphrase of the bundle",
-		NoInput: a.NoInput, Program: program, Quiet: a.Quiet,
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer clear(passphrase)
-	opener, err := bundle.PassphraseOpener(passphrase)
-	if err != nil {
-		return nil, err
-	}
-	return bundle.Open(sealed, opener)
-}
-
-// heldTo checks a bundle against the params_id that was given, if any.
-func heldTo(b *bundle.Bundle, paramsID string) error {
-	if paramsID == "" {
-		return nil
-	}
-	var want bundle.Hash
-	if err := want.UnmarshalText([]byte(paramsID)); err != nil {
-		return clikit.Usage("--params-id: %w", err)
-	}
-	return b.HeldTo(want)
 }
 
 // install keeps the bundle's content and makes what is derived from it. A run
