@@ -105,6 +105,9 @@ func (f fixture) check(t testing.TB) {
 		if row.Name != f.requests[i].Name || row.LedgerIndex != uint64(3+i) {
 			t.Fatalf("row %d is %s, entry %d", i+1, row.Name, row.LedgerIndex)
 		}
+		if i%5 != 0 {
+			continue // opening costs two pairings each
+		}
 		b := open(t, f.options.Medium, row, f.party)
 		if err := b.HeldTo(ledger.Params.ID()); err != nil {
 			t.Fatal(err)
@@ -146,7 +149,7 @@ func TestIssueCutAnywhere(t *testing.T) {
 // draw: each costs a hundred key extractions.
 func TestIssueCutAgainAndAgain(t *testing.T) {
 	f := newFixture(t, 34)
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		g := f.copy(t, t.TempDir())
 		for range 1 + random.IntN(3) {

@@ -87,8 +87,10 @@ func (m *medium) place(j *job, ledger *Ledger) error {
 	if listed && m.manifest.Rows[row].File == j.file {
 		return nil
 	}
-	if _, err := os.Lstat(m.path(j.file)); err != nil {
+	if _, err := os.Lstat(m.path(j.file)); errors.Is(err, fs.ErrNotExist) {
 		return nil
+	} else if err != nil {
+		return err
 	}
 	if last, ok := ledger.Latest(subject(id)); ok && *last.Identity == id {
 		return nil

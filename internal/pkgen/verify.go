@@ -110,14 +110,12 @@ func verifyNoOthers(dir string, latest map[bundle.Subject]ibc.Identity) error {
 		if d.IsDir() && strings.Count(strings.TrimPrefix(path, dir), string(os.PathSeparator)) > 1 {
 			return fs.SkipDir
 		}
-		id, err := bundle.ParseFileName(d.Name())
-		if err != nil || d.IsDir() {
-			return nil
+		id, notABundle := bundle.ParseFileName(d.Name())
+		listed, ok := latest[subject(id)]
+		if notABundle == nil && !d.IsDir() && (!ok || id.Compare(listed) > 0) {
+			return fmt.Errorf("%s: %w: the manifest does not list it", path, ErrMedium)
 		}
-		if listed, ok := latest[subject(id)]; ok && id.Compare(listed) <= 0 {
-			return nil
-		}
-		return fmt.Errorf("%s: %w: the manifest does not list it", path, ErrMedium)
+		return nil
 	})
 }
 

@@ -37,20 +37,13 @@ func (a *app) requests(o issueOptions, names []string) ([]pkgen.Request, error) 
 	return requests, clikit.WithCode(err, clikit.ExitUsage)
 }
 
+// check refuses flags and arguments that do not go together.
 func (o issueOptions) check(names []string) error {
 	role := ibc.Role(o.role)
 	one := o.address != "" || o.names != "" || o.recipientFile != ""
-	stdin := 0
-	for _, path := range []string{o.passphraseFile, o.bundlePassphraseFile, o.from} {
-		if path == "-" {
-			stdin++
-		}
-	}
 	switch {
 	case role != ibc.RoleDevice && role != ibc.RoleCLM:
 		return clikit.Usage("--role %q is neither dev nor clm", o.role)
-	case stdin > 1:
-		return clikit.Usage("standard input can be only one of --passphrase-file, --bundle-passphrase-file and --from")
 	case (o.from != "") == (len(names) > 0):
 		return clikit.WithHint(clikit.Usage("give either names or --from FILE.csv"), "see pkg-offline issue --help")
 	case o.from != "" && role == ibc.RoleCLM:
@@ -59,15 +52,31 @@ func (o issueOptions) check(names []string) error {
 		return clikit.Usage("with --from, addresses, labels, names and recipients are columns of the list")
 	case len(names) > 1 && one:
 		return clikit.Usage("--address, --names and --recipient-file are for one name, %d were given", len(names))
+	case role == ibc.RoleDevice && len(o.clms) == 0:
+		return clikit.WithHint(clikit.Usage("a device needs the name of at least one CLM"), "give --clm NAME")
+	case role == ibc.RoleCLM && (len(o.clms) > 0 || len(o.anchorFiles) > 0 || o.names != ""):
+		return clikit.Usage("--clm, --anchor-file and --names are for devices")
+	}
+	return o.checkSecrets()
+}
+
+// checkSecrets is check for who opens the bundles, and where passphrases come
+// from.
+func (o issueOptions) checkSecrets() error {
+	stdin := 0
+	for _, path := range []string{o.passphraseFile, o.bundlePassphraseFile, o.from} {
+		if path == "-" {
+			stdin++
+		}
+	}
+	switch {
+	case stdin > 1:
+		return clikit.Usage("standard input can be only one of --passphrase-file, --bundle-passphrase-file and --from")
 	case o.recipientFile != "" && o.bundlePassphraseFile != "":
 		return clikit.Usage("--recipient-file and --bundle-passphrase-file exclude each other")
 	case o.from == "" && o.recipientFile == "" && o.bundlePassphraseFile == "":
 		return clikit.WithHint(clikit.Usage("nobody to seal the bundle to"),
 			"give --recipient-file FILE (what devagent recipient or clmctl recipient printed) or --bundle-passphrase-file FILE")
-	case role == ibc.RoleDevice && len(o.clms) == 0:
-		return clikit.WithHint(clikit.Usage("a device needs the name of at least one CLM"), "give --clm NAME")
-	case role == ibc.RoleCLM && (len(o.clms) > 0 || len(o.anchorFiles) > 0 || o.names != ""):
-		return clikit.Usage("--clm, --anchor-file and --names are for devices")
 	}
 	return nil
 }
