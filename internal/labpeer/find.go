@@ -10,12 +10,26 @@ import (
 	"path/filepath"
 )
 
-// StepCA names smallstep's certification authority, and StepCAVersion is the
-// release that edgeclm is tried against; test/peers/go.mod builds it.
+// The certification authorities that edgeclm is tried against, in these
+// releases, which test/peers/go.mod builds: smallstep's step-ca, and the SCEP
+// server of micromdm.
 const (
-	StepCA        = "step-ca"
-	StepCAVersion = "v0.30.2"
+	StepCA            = "step-ca"
+	StepCAVersion     = "v0.30.2"
+	SCEPServer        = "scepserver"
+	SCEPServerVersion = "v2.3.0"
 )
+
+// pinned returns the version of a peer that is built from source, "" of others.
+func pinned(name string) string {
+	switch name {
+	case StepCA:
+		return StepCAVersion
+	case SCEPServer:
+		return SCEPServerVersion
+	}
+	return ""
+}
 
 // DirVariable is the environment variable that names the folder of the peers
 // built from source.
@@ -54,8 +68,8 @@ func Path(name, version string) (string, error) {
 // Find returns the path of an external program; a peer of the pinned version
 // goes before one on the PATH. The error is ErrNotInstalled if there is none.
 func Find(name string) (string, error) {
-	if name == StepCA {
-		path, err := Path(StepCA, StepCAVersion)
+	if version := pinned(name); version != "" {
+		path, err := Path(name, version)
 		if err == nil && executable(path) {
 			return path, nil
 		}

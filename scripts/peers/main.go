@@ -26,12 +26,11 @@ type peer struct {
 func main() {
 	required := flag.Bool("required", os.Getenv("EDGECLM_NO_SKIP") == "1", "fail if a peer cannot be built")
 	flag.Parse()
-	peers := []peer{{
-		name:    labpeer.StepCA,
-		version: labpeer.StepCAVersion,
-		module:  filepath.Join("test", "peers"),
-		pkg:     "github.com/smallstep/certificates/cmd/step-ca",
-	}}
+	module := filepath.Join("test", "peers")
+	peers := []peer{
+		{name: labpeer.StepCA, version: labpeer.StepCAVersion, module: module, pkg: "github.com/smallstep/certificates/cmd/step-ca"},
+		{name: labpeer.SCEPServer, version: labpeer.SCEPServerVersion, module: module, pkg: "github.com/micromdm/scep/v2/cmd/scepserver"},
+	}
 	for _, p := range peers {
 		if err := p.provide(); err != nil {
 			fmt.Fprintf(os.Stderr, "peers: %s %s cannot be built: %v\n", p.name, p.version, err)
