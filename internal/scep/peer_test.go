@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,12 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smallstep/scep"
-
 	"github.com/edgeclm/edgeclm/internal/enrol"
-	"github.com/edgeclm/edgeclm/internal/labca"
 	"github.com/edgeclm/edgeclm/internal/labpeer"
-	"github.com/edgeclm/edgeclm/internal/pkimessage"
 	"github.com/edgeclm/edgeclm/internal/testpeer"
 )
 
@@ -48,11 +45,11 @@ func TestStepCA(t *testing.T) {
 			}
 			var serials []string
 			for _, key := range testKeys(t) {
-				leaf := stepCAEnrol(t, client, key)
+				leaf := peerEnrol(t, client, key)
 				serials = append(serials, leaf.SerialNumber.Text(16))
 				opensslVerify(t, ca.Root, []*x509.Certificate{ca.Issuing}, leaf)
 			}
-			renewed := stepCAEnrol(t, client, nil) // a renewal is an enrolment of a new key
+			renewed := peerEnrol(t, client, nil) // a renewal is an enrolment of a new key
 			if slices.Contains(serials, renewed.SerialNumber.Text(16)) {
 				t.Error("the same certificate again")
 			}
@@ -60,7 +57,7 @@ func TestStepCA(t *testing.T) {
 	}
 }
 
-func stepCAEnrol(t *testing.T, client *Client, key crypto.Signer) *x509.Certificate {
+func peerEnrol(t *testing.T, client *Client, key crypto.Signer) *x509.Certificate {
 	t.Helper()
 	csr := newCSR(t, key, testChallenge)
 	answer, err := client.Submit(context.Background(), submission(csr))
@@ -83,7 +80,7 @@ func TestStepCAAnchors(t *testing.T) {
 	t.Parallel()
 	ca := testpeer.StepCA(t, labpeer.StepCAOptions{SeparateRA: true, Challenge: testChallenge})
 	client := connect(t, ca.URL, Fingerprint(ca.Issuing))
-	stepCAEnrol(t, client, nil)
+	peerEnrol(t, client, nil)
 	info, err := Fetch(context.Background(), ca.URL, HTTPOptions{}, time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -110,125 +107,51 @@ func TestStepCAWrongChallenge(t *testing.T) {
 	}
 }
 
-// TestSmallstepReadsOurRequest: a SCEP library that is not ours reads the
-// request as we mean it.
-func TestSmallstepReadsOurRequest(t *testing.T) {
-	t.Parallel()
-	recipient := newEntity(t, "recipient", caUsage, true, nil)
-	client := &Client{authority: Authority{Recipient: recipient.Certificate}, signer: pkimessage.Signer{Certificate: testRA().Certificate, Key: testRA().Key}}
-	csr, nonce := newCSR(t, nil, testChallenge), []byte("0123456789abcdef")
-	der, err := client.request(scep.PKCSReq, "00ff", nonce, csr)
+// micromdm starts a real micromdm SCEP server and returns its URL.
+func micromdm(t *testing.T) string {
+	t.Helper()
+	program := testpeer.Look(t, labpeer.SCEPServer)
+	depot := filepath.Join(t.TempDir(), "depot")
+	run(t, program, "ca", "-init", "-keySize", "2048", "-depot", depot)
+	p, err := labpeer.StartProcess(context.WithoutCancel(t.Context()), program,
+		[]string{"-depot", depot, "-http-addr", "127.0.0.1:0", "-challenge", testChallenge, "-allowrenew", "0"}, nil, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := scep.ParsePKIMessage(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.DecryptPKIEnvelope(recipient.Certificate, recipient.key); err != nil {
-		t.Fatal(err)
-	}
-	if m.TransactionID != "00ff" || m.MessageType != scep.PKCSReq || string(m.SenderNonce) != string(nonce) ||
-		string(m.RawDecrypted) != string(csr) || m.ChallengePassword != testChallenge {
-		t.Errorf("%+v", m)
-	}
-}
-
-// TestSmallstepReadsLabCA: the same library enrols at the lab CA.
-func TestSmallstepReadsLabCA(t *testing.T) {
-	t.Parallel()
-	ca := newLab(t, labca.Options{})
-	csr := parsed(t, newCSR(t, nil, testChallenge))
-	request, err := scep.NewCSRRequest(csr, &scep.PKIMessage{
-		MessageType: scep.PKCSReq, Recipients: []*x509.Certificate{ca.RA()}, SignerCert: testRA().Certificate, SignerKey: testRA().Key,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := newEndpoint(ca.url, HTTPOptions{}, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.http.CloseIdleConnections()
-	res, err := e.pkiOperation(context.Background(), request.Raw, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := scep.ParsePKIMessage(res.body, scep.WithCACerts([]*x509.Certificate{ca.RA()}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.DecryptPKIEnvelope(testRA().Certificate, testRA().Key); err != nil {
-		t.Fatal(err)
-	}
-	if m.PKIStatus != scep.SUCCESS || string(m.RecipientNonce) != string(request.SenderNonce) || string(m.Certificate.RawSubjectPublicKeyInfo) != string(csr.RawSubjectPublicKeyInfo) {
-		t.Errorf("%+v", m)
-	}
-}
-
-// TestOpenSSLReadsOurRequest: openssl verifies the signature, decrypts the
-// envelope and finds the CSR valid.
-func TestOpenSSLReadsOurRequest(t *testing.T) {
-	t.Parallel()
-	openssl := testpeer.Look(t, "openssl")
-	dir := t.TempDir()
-	file := func(name string) string { return filepath.Join(dir, name) }
-	// The recipient is an RA, whose key we have here.
-	pemBytes, err := testRA().MarshalPEM()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := &Client{authority: Authority{Recipient: testRA().Certificate}, signer: pkimessage.Signer{Certificate: testRA().Certificate, Key: testRA().Key}}
-	request, err := client.request(scep.PKCSReq, "00ff", []byte("0123456789abcdef"), newCSR(t, nil, testChallenge))
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, file("ra.pem"), pemBytes)
-	write(t, file("request.der"), request)
-	run(t, openssl, "cms", "-verify", "-inform", "DER", "-in", file("request.der"), "-noverify", "-binary", "-out", file("envelope.der"))
-	run(t, openssl, "cms", "-decrypt", "-inform", "DER", "-in", file("envelope.der"), "-recip", file("ra.pem"), "-inkey", file("ra.pem"), "-binary", "-out", file("csr.der"))
-	run(t, openssl, "req", "-verify", "-noout", "-inform", "DER", "-in", file("csr.der"))
-}
-
-// TestOpenSSLVerifiesLabCA: what the lab CA issues chains to its root.
-func TestOpenSSLVerifiesLabCA(t *testing.T) {
-	t.Parallel()
-	for _, o := range []labca.Options{{Layout: labca.LayoutRA}, {Layout: labca.LayoutSingle}} {
-		ca := newLab(t, o)
-		client := connect(t, ca.url, "", ca.Root())
-		for _, key := range testKeys(t) {
-			opensslVerify(t, ca.Root(), []*x509.Certificate{ca.Issuing()}, stepCAEnrol(t, client, key))
+	t.Cleanup(p.Stop)
+	deadline := time.Now().Add(30 * time.Second)
+	for time.Now().Before(deadline) {
+		listeners, err := labpeer.Listeners(p.PID())
+		if err == nil && len(listeners) > 0 {
+			return "http://" + listeners[0].String() + "/scep"
 		}
+		time.Sleep(20 * time.Millisecond)
 	}
+	t.Fatal("the SCEP server does not listen")
+	return ""
 }
 
-// TestOpenSSLAnswers: openssl makes the CMS of a CA, in BER of indefinite
-// length, which is read as well.
-func TestOpenSSLAnswers(t *testing.T) {
+// TestMicroMDM enrols and renews at a real micromdm SCEP server, which has one
+// CA certificate for everything.
+func TestMicroMDM(t *testing.T) {
 	t.Parallel()
-	openssl := testpeer.Look(t, "openssl")
-	dir := t.TempDir()
-	file := func(name string) string { return filepath.Join(dir, name) }
-	pemBytes, err := testRA().MarshalPEM()
-	if err != nil {
-		t.Fatal(err)
+	client := connect(t, micromdm(t), "")
+	for _, key := range testKeys(t) {
+		peerEnrol(t, client, key)
 	}
-	write(t, file("ra.pem"), pemBytes)
-	write(t, file("content"), []byte("a certificate"))
-	run(t, openssl, "cms", "-encrypt", "-stream", "-indef", "-aes128", "-binary", "-in", file("content"), "-outform", "DER", "-out", file("envelope.der"), file("ra.pem"))
-	run(t, openssl, "cms", "-sign", "-stream", "-indef", "-nodetach", "-md", "sha256", "-binary", "-in", file("envelope.der"),
-		"-signer", file("ra.pem"), "-inkey", file("ra.pem"), "-outform", "DER", "-out", file("signed.der"))
-	signed, err := os.ReadFile(file("signed.der"))
-	if err != nil {
-		t.Fatal(err)
+	peerEnrol(t, client, nil)
+
+	_, err := client.Submit(context.Background(), submission(newCSR(t, nil, "wrong guess")))
+	var rejection *enrol.CARejection
+	if !errors.As(err, &rejection) || rejection.FailInfo != "badRequest" || !strings.Contains(rejection.Text, "challenge") {
+		t.Errorf("wrong challenge: %v", err)
 	}
-	m, err := pkimessage.ParseReply(signed, []*x509.Certificate{testRA().Certificate})
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := pkimessage.Open(m.Content, testRA().Certificate, testRA().Key)
-	if err != nil || string(content) != "a certificate" {
-		t.Errorf("%q, %v", content, err)
+
+	// It knows no CertPoll, so a request taken for pending is repeated.
+	s := submission(newCSR(t, nil, testChallenge))
+	s.Pending = true
+	if answer, err := client.Submit(context.Background(), s); err != nil || answer.Pending {
+		t.Errorf("pending: %+v, %v", answer, err)
 	}
 }
 
