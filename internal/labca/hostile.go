@@ -27,7 +27,7 @@ const (
 	OtherKey      Hostile = "other-key"      // a certificate with the right names for another key
 	ForeignIssuer Hostile = "foreign-issuer" // issued by another CA of the same name
 	Expired       Hostile = "expired"        // its validity is over
-	Previous      Hostile = "previous"       // the certificate issued before, again
+	Previous      Hostile = "previous"       // the subject's certificate before this one, again, if there is one
 	OtherNames    Hostile = "other-names"    // the right key under another name
 	CACertificate Hostile = "ca-certificate" // the right key, as a CA
 
@@ -163,14 +163,6 @@ func (ca *CA) tamperContent(content []byte, to *x509.Certificate, misdeed Hostil
 // sign signs an answer, or spoils it first, or afterwards.
 func (ca *CA) sign(reply *pkimessage.Message, misdeed Hostile) (der []byte, status int, err error) {
 	status = http.StatusOK
-	front := ca.keys.front()
-	var stray hierarchy
-	if misdeed == ForeignSigner || misdeed == ForgedSigner || misdeed == TwoSigners {
-		if stray, err = ca.stray(); err != nil {
-			return nil, 0, err
-		}
-	}
-	signers := []pkimessage.Signer{front.signer()}
 	switch misdeed {
 	case WrongNonce:
 		reply.RecipientNonce = reply.SenderNonce
@@ -180,18 +172,14 @@ func (ca *CA) sign(reply *pkimessage.Message, misdeed Hostile) (der []byte, stat
 		reply.Type = scep.PKCSReq
 	case WrongStatus:
 		reply.Status = "7"
-	case ForeignSigner:
-		signers = []pkimessage.Signer{stray.ra.signer()}
-	case ForgedSigner:
-		forged := *front.certificate
-		forged.PublicKey = stray.ra.key.Public()
-		signers = []pkimessage.Signer{{Certificate: &forged, Key: stray.ra.key}}
-	case TwoSigners:
-		signers = append(signers, stray.ra.signer())
 	case FailureUnder500:
 		status = http.StatusInternalServerError
 		reply.Status, reply.FailInfo, reply.FailText = scep.FAILURE, scep.BadRequest, "not today"
 		reply.Content = nil
+	}
+	signers, err := ca.signers(misdeed)
+	if err != nil {
+		return nil, 0, err
 	}
 	if der, err = pkimessage.Sign(reply, signers...); err != nil {
 		return nil, 0, err
@@ -203,4 +191,34 @@ func (ca *CA) sign(reply *pkimessage.Message, misdeed Hostile) (der []byte, stat
 		der = der[:len(der)/2]
 	}
 	return der, status, nil
+}
+
+// signers returns who signs an answer: the RA, or whom the misdeed says.
+func (ca *CA) signers(misdeed Hostile) ([]pkimessage.Signer, error) {
+	front := ca.keys.front().signer()
+	if misdeed != ForeignSigner && misdeed != ForgedSigner && misdeed != TwoSigners {
+		return []pkimessage.Signer{front}, nil
+	}
+	stray, err := ca.stray()
+	if err != nil {
+		return nil, err
+	}
+	switch misdeed {
+	case ForeignSigner:
+		return []pkimessage.Signer{stray.ra.signer()}, nil
+	case TwoSigners:
+		return []pkimessage.Signer{front, stray.ra.signer()}, nil
+	}
+	issuer := stray.issuing
+	if ca.keys.ra.certificate == nil {
+		issuer = stray.root
+	}
+	template := *front.Certificate
+	template.AuthorityKeyId = nil
+	der, err := x509.CreateCertificate(ca.options.Random, &template, issuer.certificate, stray.ra.key.Public(), issuer.key)
+	if err != nil {
+		return nil, err
+	}
+	forged, err := x509.ParseCertificate(der)
+	return []pkimessage.Signer{{Certificate: forged, Key: stray.ra.key}}, err
 }

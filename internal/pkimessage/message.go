@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
+	"math/big"
 
 	"github.com/smallstep/pkcs7"
 	"github.com/smallstep/scep"
@@ -66,7 +67,9 @@ func parse(ber []byte, by func([]*x509.Certificate) []*x509.Certificate) (*Messa
 	if m.Signer, err = verify(p7, by(p7.Certificates)); err != nil {
 		return nil, err
 	}
-	m.WeakDigest = p7.Signers[0].DigestAlgorithm.Algorithm.Equal(pkcs7.OIDDigestAlgorithmSHA1)
+	s := p7.Signers[0]
+	m.WeakDigest = s.DigestAlgorithm.Algorithm.Equal(pkcs7.OIDDigestAlgorithmSHA1) ||
+		s.DigestEncryptionAlgorithm.Algorithm.Equal(pkcs7.OIDDigestAlgorithmECDSASHA1)
 	a, err := signedAttributes(p7)
 	if err != nil {
 		return nil, err
@@ -94,7 +97,14 @@ func verify(p7 *pkcs7.PKCS7, by []*x509.Certificate) (*x509.Certificate, error) 
 		}
 		return c, nil
 	}
-	return nil, fmt.Errorf("%w: signed by serial number %x, which is none of %s", ErrSignature, name.SerialNumber, subjects(by))
+	return nil, fmt.Errorf("%w: signed by serial number %.40s, which is none of %s", ErrSignature, hexadecimal(name.SerialNumber), subjects(by))
+}
+
+func hexadecimal(n *big.Int) string {
+	if n == nil {
+		return "?"
+	}
+	return n.Text(16)
 }
 
 func subjects(certificates []*x509.Certificate) string {
@@ -103,7 +113,7 @@ func subjects(certificates []*x509.Certificate) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "%x (%s)", c.SerialNumber, c.Subject)
+		fmt.Fprintf(&b, "%s (%s)", hexadecimal(c.SerialNumber), c.Subject)
 	}
 	return b.String()
 }

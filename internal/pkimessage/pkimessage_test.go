@@ -38,22 +38,27 @@ var identities = sync.OnceValue(func() [2]Signer {
 		if err != nil {
 			panic(err)
 		}
-		template := &x509.Certificate{
-			SerialNumber: big.NewInt(int64(i + 1)), Subject: pkix.Name{CommonName: "signer"},
-			NotBefore: time.Unix(0, 0), NotAfter: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		if err != nil {
-			panic(err)
-		}
-		certificate, err := x509.ParseCertificate(der)
-		if err != nil {
-			panic(err)
-		}
-		out[i] = Signer{Certificate: certificate, Key: key}
+		out[i] = signer(int64(i+1), key)
 	}
 	return out
 })
+
+// signer certifies a key; all have the same name.
+func signer(serial int64, key crypto.Signer) Signer {
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "signer"},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	return Signer{Certificate: certificate, Key: key}
+}
 
 // reply is a CertRep with all attributes.
 func reply() *Message {
@@ -214,8 +219,7 @@ func TestSigners(t *testing.T) {
 	t.Parallel()
 	ids := identities()
 	first, second := []*x509.Certificate{ids[0].Certificate}, []*x509.Certificate{ids[1].Certificate}
-	forged := *ids[0].Certificate
-	forged.PublicKey = ids[1].Key.Public()
+	forged := signer(1, ids[1].Key)
 	tests := []struct {
 		name    string
 		message []byte
@@ -225,7 +229,7 @@ func TestSigners(t *testing.T) {
 		{"the one", mustSign(t, reply(), ids[0]), first, true},
 		{"one of two", mustSign(t, reply(), ids[0]), slices.Concat(second, first), true},
 		{"another", mustSign(t, reply(), ids[1]), first, false},
-		{"another under its name", mustSign(t, reply(), Signer{Certificate: &forged, Key: ids[1].Key}), first, false},
+		{"another under its name", mustSign(t, reply(), forged), first, false},
 		{"two", mustSign(t, reply(), ids[0], ids[1]), slices.Concat(first, second), false},
 		{"the same twice", mustSign(t, reply(), ids[0], ids[0]), first, false},
 		{"none", mustSign(t, reply()), first, false},
@@ -273,11 +277,18 @@ func TestEveryBit(t *testing.T) {
 // signedWith signs with attributes that Sign would not write.
 func signedWith(t testing.TB, digest asn1.ObjectIdentifier, extra ...pkcs7.Attribute) []byte {
 	t.Helper()
+	return signedAs(t, pkcs7.OIDData, digest, extra...)
+}
+
+// signedAs is signedWith for another type of content.
+func signedAs(t testing.TB, kind, digest asn1.ObjectIdentifier, extra ...pkcs7.Attribute) []byte {
+	t.Helper()
 	id := identities()[0]
 	sd, err := pkcs7.NewSignedData([]byte("content"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	sd.GetSignedData().ContentInfo.ContentType = kind
 	sd.SetDigestAlgorithm(digest)
 	if err := sd.AddSigner(id.Certificate, id.Key, pkcs7.SignerInfoConfig{ExtraSignedAttributes: extra}); err != nil {
 		t.Fatal(err)
@@ -305,7 +316,7 @@ func TestAttributes(t *testing.T) {
 		"type that is a number":   signedWith(t, sha256, pkcs7.Attribute{Type: oidMessageType, Value: 3}),
 		"too long":                signedWith(t, sha256, pkcs7.Attribute{Type: oidSenderNonce, Value: make([]byte, maxValue+1)}),
 		"too many":                signedWith(t, sha256, many...),
-		"another content type":    signedWith(t, sha256, pkcs7.Attribute{Type: pkcs7.OIDAttributeContentType, Value: pkcs7.OIDSignedData}),
+		"another content type":    signedAs(t, pkcs7.OIDEnvelopedData, sha256),
 		"values that are not one": signedWith(t, sha256, pkcs7.Attribute{Type: oidSenderNonce, Value: asn1.RawValue{FullBytes: []byte{4, 1, 1, 4, 1, 2}}}),
 		"nonce that is null":      signedWith(t, sha256, pkcs7.Attribute{Type: oidSenderNonce, Value: asn1.RawValue{FullBytes: []byte{5, 0}}}),
 	}

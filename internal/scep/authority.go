@@ -112,7 +112,7 @@ func assign(anchor *x509.Certificate, all, vouched []*x509.Certificate) (Authori
 	for _, c := range ras {
 		if !chains(anchor, c, cas) && !slices.ContainsFunc(vouched, c.Equal) {
 			return Authority{}, fmt.Errorf("%w: the RA certificate %s was not issued below %s, so anybody may have put it there",
-				ErrAuthority, describe([]*x509.Certificate{c}), anchor.Subject)
+				ErrAuthority, Describe(c), Describe(anchor))
 		}
 		if usable(c, x509.KeyUsageKeyEncipherment|x509.KeyUsageDataEncipherment) {
 			encrypters = append(encrypters, c)
@@ -121,7 +121,7 @@ func assign(anchor *x509.Certificate, all, vouched []*x509.Certificate) (Authori
 			a.Signers = append(a.Signers, c)
 		}
 		a.Warnings = append(a.Warnings, fmt.Sprintf("requests go to the RA certificate %s: any certificate of this CA could pose as one, so compare it with the CA's operator",
-			describe([]*x509.Certificate{c})))
+			Describe(c)))
 	}
 	a.Signers = append(a.Signers, a.Issuer)
 	switch len(encrypters) {
@@ -134,7 +134,7 @@ func assign(anchor *x509.Certificate, all, vouched []*x509.Certificate) (Authori
 	}
 	if _, ok := a.Recipient.PublicKey.(*rsa.PublicKey); !ok {
 		return Authority{}, fmt.Errorf("%w: requests would be encrypted to %s, whose key is not RSA: the CA needs an RSA RA (decrypter) certificate",
-			ErrAuthority, describe([]*x509.Certificate{a.Recipient}))
+			ErrAuthority, Describe(a.Recipient))
 	}
 	return a, nil
 }
@@ -216,11 +216,17 @@ func lowest(anchor *x509.Certificate, below []*x509.Certificate) *x509.Certifica
 	return anchor
 }
 
+// Describe names a certificate by its subject, made harmless to a terminal, and
+// its fingerprint.
+func Describe(c *x509.Certificate) string {
+	return fmt.Sprintf("%s (%s)", clean(c.Subject.String()), Fingerprint(c))
+}
+
 // describe lists certificates for an error text.
 func describe(certificates []*x509.Certificate) string {
 	out := make([]string, len(certificates))
 	for i, c := range certificates {
-		out[i] = fmt.Sprintf("%s (%s)", c.Subject, Fingerprint(c))
+		out[i] = Describe(c)
 	}
 	return strings.Join(out, ", ")
 }

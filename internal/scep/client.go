@@ -177,7 +177,7 @@ func (c *Client) judge(ctx context.Context, res *response, transaction string, n
 	case errors.Is(err, pkimessage.ErrSignature):
 		return enrol.Answer{}, fmt.Errorf("%w: %w", enrol.ErrCAUnauthenticated, err)
 	case err != nil && res.status == http.StatusOK:
-		return enrol.Answer{}, fmt.Errorf("%w: %w", enrol.ErrCAUnauthenticated, err)
+		return enrol.Answer{}, fmt.Errorf("%w: HTTP content of type %q: %w", enrol.ErrCAUnauthenticated, clean(res.kind), err)
 	case err != nil:
 		return enrol.Answer{}, c.endpoint.failure(opPKIOperation, res)
 	}
@@ -226,7 +226,7 @@ func (c *Client) issued(m *pkimessage.Message, csr *x509.CertificateRequest) (en
 		}
 	}
 	if len(own) == 0 {
-		return enrol.Answer{}, &enrol.CAMismatch{What: fmt.Sprintf("a certificate for another key (%s)", certificates[0].Subject)}
+		return enrol.Answer{}, &enrol.CAMismatch{What: "a certificate for another key: " + Describe(certificates[0])}
 	}
 	chain := unique(append(own, cas...))
 	if len(chain) > enrol.MaxChain {

@@ -1,6 +1,7 @@
 package scep
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/asn1"
@@ -35,10 +36,7 @@ func rejection(m *pkimessage.Message, csr *x509.CertificateRequest) error {
 	if !ok {
 		info = failInfo{name: clean(fmt.Sprintf("failInfo %.10q", string(m.FailInfo)))}
 	}
-	text := info.meaning
-	if told := clean(redact(m.FailText, csr)); told != "" {
-		text = strings.TrimPrefix(text+": "+told, ": ")
-	}
+	text := cmp.Or(clean(redact(m.FailText, csr)), info.meaning)
 	return &enrol.CARejection{FailInfo: info.name, Text: text}
 }
 
