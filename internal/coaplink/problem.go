@@ -23,8 +23,8 @@ func problemCodes() map[enrol.Problem]codes.Code {
 		enrol.ProblemForbidden:   codes.Forbidden,
 		enrol.ProblemUnknown:     codes.NotFound,
 		enrol.ProblemUnknownCA:   codes.NotFound,
-		enrol.ProblemConflict:    codes.Conflict,
-		enrol.ProblemUnverified:  codes.UnprocessableEntity,
+		enrol.ProblemConflict:    codeConflict,
+		enrol.ProblemUnverified:  codeUnprocessableEntity,
 		enrol.ProblemRolledBack:  codes.InternalServerError,
 		enrol.ProblemInternal:    codes.InternalServerError,
 		enrol.ProblemUnavailable: codes.ServiceUnavailable,
@@ -75,9 +75,9 @@ func problemOf(c codes.Code) enrol.Problem {
 	switch {
 	case c == codes.Forbidden, c == codes.Unauthorized:
 		return enrol.ProblemForbidden
-	case c == codes.Conflict:
+	case c == codeConflict:
 		return enrol.ProblemConflict
-	case c == codes.UnprocessableEntity:
+	case c == codeUnprocessableEntity:
 		return enrol.ProblemUnverified
 	case c == codes.ServiceUnavailable, c == codes.TooManyRequests:
 		return enrol.ProblemUnavailable

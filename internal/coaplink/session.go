@@ -216,8 +216,8 @@ func checkOptions(m *pool.Message) (answer, bool) {
 
 // transferKey tells block transfers of one peer apart (RFC 9175 section 3).
 func transferKey(m *pool.Message, path string) [32]byte {
-	tag, err := m.RequestTag()
-	if err != nil {
+	tag, err := m.GetOptionBytes(optionRequestTag)
+	if err != nil || len(tag) > maxRequestTag {
 		tag = nil
 	}
 	return sha256.Sum256(append([]byte(path+"\x00"), tag...))

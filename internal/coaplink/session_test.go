@@ -306,8 +306,8 @@ func TestProblemOfBareCodes(t *testing.T) {
 		codes.MethodNotAllowed:      enrol.ProblemBadRequest,
 		codes.RequestEntityTooLarge: enrol.ProblemBadRequest,
 		codes.Unauthorized:          enrol.ProblemForbidden,
-		codes.Conflict:              enrol.ProblemConflict,
-		codes.UnprocessableEntity:   enrol.ProblemUnverified,
+		codeConflict:                enrol.ProblemConflict,
+		codeUnprocessableEntity:     enrol.ProblemUnverified,
 		codes.TooManyRequests:       enrol.ProblemUnavailable,
 		codes.ServiceUnavailable:    enrol.ProblemUnavailable,
 		codes.NotImplemented:        enrol.ProblemInternal,
@@ -320,7 +320,7 @@ func TestProblemOfBareCodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := decodeProblem(&reply{code: codes.Conflict, format: formatProblem, payload: payload}); got.Problem != enrol.ProblemConflict {
+	if got := decodeProblem(&reply{code: codeConflict, format: formatProblem, payload: payload}); got.Problem != enrol.ProblemConflict {
 		t.Errorf("code and title disagree: %v", got)
 	}
 }

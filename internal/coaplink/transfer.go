@@ -64,7 +64,7 @@ func (l *link) transfer(ctx context.Context, r request, szx uint8) (*reply, erro
 	if err != nil {
 		return nil, fmt.Errorf("draw request tag: %w", err)
 	}
-	r.options = []message.Option{{ID: message.RequestTag, Value: tag}}
+	r.options = []message.Option{{ID: optionRequestTag, Value: tag}}
 	last, err := l.upload(ctx, r, szx)
 	if err != nil {
 		return nil, err

@@ -47,7 +47,7 @@ func (d *blockDevice) do(_ context.Context, r request) (*reply, error) {
 			} else {
 				block2 = &b
 			}
-		case message.RequestTag:
+		case optionRequestTag:
 			tag = o.Value
 		}
 	}
