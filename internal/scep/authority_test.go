@@ -177,3 +177,14 @@ func TestParseFingerprint(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackEscapeInSubject: a certificate that a server sends before anybody
+// has authenticated it must not control the administrator's terminal.
+func TestAttackEscapeInSubject(t *testing.T) {
+	t.Parallel()
+	root := newEntity(t, "\x1b[2Jroot\r\n"+strings.Repeat("x", 5000), caUsage, false, nil)
+	_, err := SelectAnchor([]*x509.Certificate{root.Certificate}, nil, "")
+	if err == nil || strings.ContainsAny(err.Error(), "\x1b\r\n") || len(err.Error()) > 1000 {
+		t.Errorf("got %q", err)
+	}
+}
