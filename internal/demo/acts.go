@@ -88,9 +88,9 @@ func (s *show) startCA(ctx context.Context) error {
 		return s.startStepCA(ctx, challenge)
 	}
 	s.title("The corporate CA",
-		fmt.Sprintf("A lab CA (root, issuing CA, RA) with SCEP. Its certificates live for %v only.", lifetime))
+		fmt.Sprintf("A lab CA (root, issuing CA, RA) with SCEP. Its certificates live for %.0f minutes only.", lifetime.Minutes()))
 	var err error
-	s.url, err = s.start(ctx, fmt.Sprintf("clmctl lab-ca serve --dir ca --listen 127.0.0.1:0 --challenge-file challenge --lifetime %v", lifetime), "ca.log", scepURL)
+	s.url, err = s.start(ctx, fmt.Sprintf("clmctl lab-ca serve --dir ca --listen 127.0.0.1:0 --challenge-file challenge --lifetime %.0fm", lifetime.Minutes()), "ca.log", scepURL)
 	s.root = "ca/root.pem"
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func (s *show) setFingerprint(der []byte) {
 
 func (s *show) startStepCA(ctx context.Context, challenge string) error {
 	s.title("The corporate CA",
-		fmt.Sprintf("A real step-ca with a SCEP provisioner and a separate RA. Its certificates live for %v only.", lifetime))
+		fmt.Sprintf("A real step-ca with a SCEP provisioner and a separate RA. Its certificates live for %.0f minutes only.", lifetime.Minutes()))
 	binary, err := labpeer.Find(labpeer.StepCA)
 	if err != nil {
 		return err
@@ -175,9 +175,6 @@ func (s *show) enrol(ctx context.Context) error {
 func (s *show) renew(ctx context.Context) error {
 	s.title("Renew",
 		fmt.Sprintf("Here a certificate is due after %.0f to %.0f %% of its life (by default 33 to 50 %%). cron would run this.", 100*windowFrom, 100*windowTo))
-	if _, err := s.run(ctx, "clmctl --data-dir clm renew"); err != nil {
-		return err
-	}
 	if err := s.waitUntilDue(ctx); err != nil {
 		return err
 	}
@@ -208,7 +205,7 @@ func (s *show) waitUntilDue(ctx context.Context) error {
 	}
 	// The inventory shows whole seconds.
 	wait := last.Add(time.Second).Sub(s.Now())
-	s.say("   Nothing is due yet. Waiting %v, until every certificate is ...\n", wait.Round(time.Second))
+	s.say("   Waiting %v, until every certificate is due ...\n", max(0, wait).Round(time.Second))
 	select {
 	case <-ctx.Done():
 		return ctx.Err()

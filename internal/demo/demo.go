@@ -40,9 +40,9 @@ type Options struct {
 // Certificates live this long, and are renewed within this part of it: a
 // device then owns a valid certificate throughout, and nobody waits for long.
 const (
-	lifetime   = 3 * time.Minute
-	windowFrom = 0.08
-	windowTo   = 0.14
+	lifetime   = 5 * time.Minute
+	windowFrom = 0.03
+	windowTo   = 0.05
 )
 
 // device is one of the demo's devices.

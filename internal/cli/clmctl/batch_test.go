@@ -164,7 +164,7 @@ func TestBatchInterrupted(t *testing.T) {
 	if r.Renewed != 3 || r.Pending != 7 || len(w.tried) != 4 {
 		t.Errorf("%s, tried %v", r.summary(), w.tried)
 	}
-	if err := r.err(); clikit.ExitCode(err) != clikit.ExitFailed || err.Error() != "interrupted, 7 of 10 devices are left" {
+	if err := r.err(); clikit.ExitCode(err) != clikit.ExitFailed || err.Error() != "interrupted, 7 of 10 devices left" {
 		t.Errorf("%v", err)
 	}
 }

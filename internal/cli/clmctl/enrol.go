@@ -26,7 +26,7 @@ the next run of enrol or renew.`,
 				return clikit.WithHint(clikit.Usage("no device was named"), "give names, --selector k=v or --all")
 			}
 			return a.runBatch(cmd, o, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
-				return planEnrol(ctx, w.inventory, f, a.Now())
+				return planEnrol(ctx, w.inventory, f, a.Now(), w.runner.Policy)
 			})
 		},
 	}

@@ -23,7 +23,7 @@ func (p *plan) skip(device, format string, args ...any) {
 }
 
 // planEnrol takes the devices that own no valid certificate.
-func planEnrol(ctx context.Context, devices inventory, f store.Filter, now time.Time) (*plan, error) {
+func planEnrol(ctx context.Context, devices inventory, f store.Filter, now time.Time, policy enrol.Policy) (*plan, error) {
 	p := &plan{}
 	for d, err := range devices.ListDevices(ctx, f) {
 		switch {
@@ -31,6 +31,8 @@ func planEnrol(ctx context.Context, devices inventory, f store.Filter, now time.
 			return nil, explainUnknown(err)
 		case d.State(now) == fleet.Operational:
 			p.skip(d.Name, "its certificate is valid until %s", stamp(d.Certificate.NotAfter))
+		case held(d) != "" || policy.Waiting(d, now):
+			p.skip(d.Name, "%s", notDue(d, now, policy))
 		default:
 			p.due = append(p.due, d.Name)
 		}

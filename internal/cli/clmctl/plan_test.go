@@ -96,9 +96,9 @@ func TestPlans(t *testing.T) {
 		reasons map[string]string
 	}{
 		"enrol": {
-			func(i inventory) (*plan, error) { return planEnrol(ctx, i, store.Filter{}, now) },
-			"expired half-enrolled new paused quarantined waiting",
-			map[string]string{"due": "its certificate is valid until 2026-03-01T13:00:00Z"},
+			func(i inventory) (*plan, error) { return planEnrol(ctx, i, store.Filter{}, now, enrol.DefaultPolicy()) },
+			"expired half-enrolled new",
+			map[string]string{"due": "its certificate is valid until 2026-03-01T13:00:00Z", "paused": "paused", "waiting": "next try is at"},
 		},
 		"renew": {
 			func(i inventory) (*plan, error) {

@@ -94,15 +94,22 @@ func (a *app) renderReport(r *report) error {
 func (r *report) err() error {
 	switch {
 	case r.interrupted:
-		return clikit.WithHint(fmt.Errorf("interrupted, %d of %d devices are left", r.Pending, r.Due), "run the command again: it goes on where it was")
+		return clikit.WithHint(fmt.Errorf("interrupted, %d of %s left", r.Pending, devices(r.Due)), "run the command again: it goes on where it was")
 	case r.Failed > 0:
-		return clikit.WithHint(clikit.WithCode(fmt.Errorf("%d of %d devices failed", r.Failed, r.Due), clikit.ExitSomeFailed),
+		return clikit.WithHint(clikit.WithCode(fmt.Errorf("%d of %s failed", r.Failed, devices(r.Due)), clikit.ExitSomeFailed),
 			"clmctl device history NAME tells more; the next clmctl renew tries again")
 	case r.caUnavailable:
-		return clikit.WithHint(clikit.WithCode(fmt.Errorf("the CA is unavailable and %d devices wait for it", r.Pending), clikit.ExitUnavailable),
+		return clikit.WithHint(clikit.WithCode(fmt.Errorf("the CA is unavailable, and %s left", devices(r.Pending)), clikit.ExitUnavailable),
 			"check the CA; the next clmctl renew tries again")
 	}
 	return nil
+}
+
+func devices(n int) string {
+	if n == 1 {
+		return "1 device"
+	}
+	return fmt.Sprintf("%d devices", n)
 }
 
 // outcomeOf is what a result of the core means for the report.
