@@ -10,11 +10,12 @@ import (
 	"filippo.io/age"
 )
 
-// Recipient is whom a bundle is sealed to.
+// Recipient is whom a bundle is sealed to. It keeps the text only: a parsed
+// post-quantum key takes fifty kilobytes, and a list has thousands.
 type Recipient struct {
-	age  age.Recipient
-	text string
-	hash [32]byte
+	text       string        // "" of a passphrase
+	passphrase age.Recipient // nil of a key
+	hash       [sha256.Size]byte
 }
 
 // maxRecipientLen bounds the text of a recipient; a hybrid one has 1,959
@@ -24,22 +25,40 @@ const maxRecipientLen = 4096
 // ParseRecipient parses an age recipient: "age1pq1…" (ML-KEM-768 with X25519,
 // the default of the product) or "age1…" (X25519). Errors wrap ErrFormat.
 func ParseRecipient(s string) (Recipient, error) {
+	_, text, err := parseRecipient(s)
+	if err != nil {
+		return Recipient{}, err
+	}
+	return keyRecipient(text), nil
+}
+
+// parseRecipient returns the recipient and its canonical text.
+func parseRecipient(s string) (age.Recipient, string, error) {
 	if len(s) > maxRecipientLen {
-		return Recipient{}, fmt.Errorf("%w: an age recipient of %d characters", ErrFormat, len(s))
+		return nil, "", fmt.Errorf("%w: an age recipient of %d characters", ErrFormat, len(s))
 	}
 	if strings.HasPrefix(s, "age1pq1") {
 		r, err := age.ParseHybridRecipient(s)
 		if err != nil {
-			return Recipient{}, fmt.Errorf("%w: not a post-quantum age recipient (age1pq1…)", ErrFormat)
+			return nil, "", fmt.Errorf("%w: not a post-quantum age recipient (age1pq1…)", ErrFormat)
 		}
-		return keyRecipient(r, r.String()), nil
+		return r, r.String(), nil
 	}
 	r, err := age.ParseX25519Recipient(s)
 	if err != nil {
 		// The text stays out of the error: it may be a private key by mistake.
-		return Recipient{}, fmt.Errorf("%w: not an age recipient (age1pq1… or age1…)", ErrFormat)
+		return nil, "", fmt.Errorf("%w: not an age recipient (age1pq1… or age1…)", ErrFormat)
 	}
-	return keyRecipient(r, r.String()), nil
+	return r, r.String(), nil
+}
+
+// age returns what age seals to.
+func (r Recipient) age() (age.Recipient, error) {
+	if r.passphrase != nil {
+		return r.passphrase, nil
+	}
+	parsed, _, err := parseRecipient(r.text)
+	return parsed, err
 }
 
 // ParseRecipientFile parses the content of a recipient file: one recipient on
@@ -63,8 +82,8 @@ func ParseRecipientFile(data []byte) (Recipient, error) {
 	return ParseRecipient(found)
 }
 
-func keyRecipient(r age.Recipient, text string) Recipient {
-	return Recipient{age: r, text: text, hash: sha256.Sum256([]byte(text))}
+func keyRecipient(text string) Recipient {
+	return Recipient{text: text, hash: sha256.Sum256([]byte(text))}
 }
 
 // PassphraseRecipient seals to a passphrase (age scrypt). The hash identifies
@@ -79,7 +98,7 @@ func PassphraseRecipient(passphrase []byte, hash [32]byte, logN int) (Recipient,
 	if logN != 0 {
 		r.SetWorkFactor(logN)
 	}
-	return Recipient{age: r, hash: hash}, nil
+	return Recipient{passphrase: r, hash: hash}, nil
 }
 
 // Hash returns what a bundle's payload and the ledger call the recipient: the
@@ -121,7 +140,7 @@ func GenerateOpener() (secret []byte, recipient Recipient, err error) {
 	if err != nil {
 		return nil, Recipient{}, err
 	}
-	return []byte(i.String()), keyRecipient(i.Recipient(), i.Recipient().String()), nil
+	return []byte(i.String()), keyRecipient(i.Recipient().String()), nil
 }
 
 // ParseOpener parses the secret text of an age key, hybrid or X25519, one
@@ -134,14 +153,14 @@ func ParseOpener(secret []byte) (Opener, Recipient, error) {
 		if err != nil {
 			return Opener{}, Recipient{}, fmt.Errorf("%w: not a post-quantum age identity", ErrFormat)
 		}
-		o, r := keyOpener(i, keyRecipient(i.Recipient(), i.Recipient().String()))
+		o, r := keyOpener(i, keyRecipient(i.Recipient().String()))
 		return o, r, nil
 	}
 	i, err := age.ParseX25519Identity(text)
 	if err != nil {
 		return Opener{}, Recipient{}, fmt.Errorf("%w: not an age identity (AGE-SECRET-KEY-…)", ErrFormat)
 	}
-	o, r := keyOpener(i, keyRecipient(i.Recipient(), i.Recipient().String()))
+	o, r := keyOpener(i, keyRecipient(i.Recipient().String()))
 	return o, r, nil
 }
 

@@ -38,19 +38,31 @@ func Seal(b *Bundle, signer Signer, to Recipient) (sealed []byte, payloadHash Ha
 	}
 	plain := appendEnvelope(nil, document, signature, b.Key)
 	defer clear(plain)
-	var out bytes.Buffer
-	w, err := age.Encrypt(&out, to.age)
-	if err == nil {
-		_, err = w.Write(plain)
-		err = errors.Join(err, w.Close())
-	}
-	if err != nil {
+	if sealed, err = to.seal(plain); err != nil {
 		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w", b.Identity, err)
 	}
-	if out.Len() > MaxSize {
-		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w: %d bytes", b.Identity, ErrFormat, out.Len())
+	return sealed, sha256.Sum256(document), nil
+}
+
+// seal encrypts plain to the recipient.
+func (r Recipient) seal(plain []byte) ([]byte, error) {
+	to, err := r.age()
+	if err != nil {
+		return nil, err
 	}
-	return out.Bytes(), sha256.Sum256(document), nil
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, to)
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.Write(plain)
+	if err := errors.Join(err, w.Close()); err != nil {
+		return nil, err
+	}
+	if out.Len() > MaxSize {
+		return nil, fmt.Errorf("%w: %d bytes", ErrFormat, out.Len())
+	}
+	return out.Bytes(), nil
 }
 
 // envelope is the plaintext of the age file.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 
 	"github.com/edgeclm/edgeclm/internal/hashlog"
 	"github.com/edgeclm/edgeclm/internal/ibc"
@@ -160,6 +161,7 @@ func (p *PKG) open(passphrase []byte) error {
 		return err
 	}
 	plain, err := unseal(sealed, passphrase)
+	runtime.GC() // else scrypt's 256 MiB set the heap's goal for the run
 	if err != nil {
 		return fmt.Errorf("open %s: %w", p.path(MasterFile), err)
 	}
