@@ -20,6 +20,8 @@ var selectCandidates = selectDevice + `WHERE id IN (
 	UNION ALL SELECT id FROM device WHERE next_attempt > ?
 	UNION ALL SELECT id FROM device WHERE renew_from > ?)`
 
+const selectNextDue = "SELECT min(due_at) FROM device WHERE due_at > ?"
+
 // due is the judgement on a candidate, in the core's own words.
 func (r *record) due(now time.Time, longest time.Duration) bool {
 	d := &r.device
@@ -67,7 +69,7 @@ func (s *Store) DueDevices(ctx context.Context, f store.Filter, now time.Time, l
 // zero time if none ever will without somebody's doing.
 func (s *Store) NextDue(ctx context.Context, now time.Time) (time.Time, error) {
 	var at time.Time
-	err := s.queryRow(ctx, "SELECT min(due_at) FROM device WHERE due_at > ?", []any{now.UnixMicro()}, timestamp{&at})
+	err := s.queryRow(ctx, selectNextDue, []any{now.UnixMicro()}, timestamp{&at})
 	if err != nil {
 		return time.Time{}, fmt.Errorf("find the next due device: %w", explain(err))
 	}

@@ -11,9 +11,6 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 )
 
-// openState is the condition of the partial index enrolment_open.
-const openState = "state NOT IN ('completed', 'failed')"
-
 // enrolmentColumns are those of the table that are e's own; Revision is set by
 // the store, ID and Device identify the row, Certificate and Chain stand
 // elsewhere.
@@ -72,9 +69,22 @@ var (
 		nameList(enrolmentColumns(&enrol.Enrolment{})) + " FROM enrolment "
 )
 
+const (
+	// openState is the condition of the partial index enrolment_open.
+	openState   = "state NOT IN ('completed', 'failed')"
+	whereOpenOf = "WHERE device = (SELECT id FROM device WHERE name = ?) AND " + openState
+
+	selectSerialOwner = "SELECT enrolment FROM certificate WHERE serial = ? AND issuer_der = ? ORDER BY id LIMIT 1"
+
+	// Its condition on the class is that of the partial index event_mismatch.
+	countMismatches = `SELECT count(DISTINCT event.device)
+		FROM event JOIN enrolment ON enrolment.id = event.enrolment JOIN device ON device.id = event.device
+		WHERE class = 'ca-mismatch' AND at >= ? AND ca = ? AND name <> ?`
+)
+
 // OpenEnrolment implements enrol.Store.
 func (s *Store) OpenEnrolment(ctx context.Context, device string) (*enrol.Enrolment, error) {
-	found, err := s.enrolments(ctx, selectEnrolment+"WHERE device = (SELECT id FROM device WHERE name = ?) AND "+openState, device)
+	found, err := s.enrolments(ctx, selectEnrolment+whereOpenOf, device)
 	if err == nil && len(found) == 0 {
 		err = enrol.ErrNotFound
 	}
@@ -131,7 +141,7 @@ func (v *view) chain(ctx context.Context, hashes []byte) ([][]byte, error) {
 // SerialOwner implements enrol.Store.
 func (s *Store) SerialOwner(ctx context.Context, issuer []byte, serial string) (enrol.ID, error) {
 	var id []byte
-	err := s.queryRow(ctx, "SELECT enrolment FROM certificate WHERE serial = ? AND issuer_der = ? ORDER BY id LIMIT 1", []any{serial, issuer}, &id)
+	err := s.queryRow(ctx, selectSerialOwner, []any{serial, issuer}, &id)
 	if err != nil {
 		return enrol.ID{}, fmt.Errorf("owner of serial number %s: %w", serial, explain(err))
 	}
@@ -141,9 +151,7 @@ func (s *Store) SerialOwner(ctx context.Context, issuer []byte, serial string) (
 // Mismatches implements enrol.Store.
 func (s *Store) Mismatches(ctx context.Context, ca, except string, since time.Time) (int, error) {
 	var n int
-	err := s.queryRow(ctx, `SELECT count(DISTINCT event.device)
-		FROM event JOIN enrolment ON enrolment.id = event.enrolment JOIN device ON device.id = event.device
-		WHERE class = 'ca-mismatch' AND at >= ? AND ca = ? AND name <> ?`, []any{since.UnixMicro(), ca, except}, &n)
+	err := s.queryRow(ctx, countMismatches, []any{since.UnixMicro(), ca, except}, &n)
 	if err != nil {
 		return 0, fmt.Errorf("count mismatches of CA %s: %w", ca, explain(err))
 	}

@@ -99,7 +99,7 @@ func (w *writer) close() error {
 	close(w.jobs)
 	w.mu.Unlock()
 	<-w.done
-	return errors.Join(w.tx.conn.Close(), w.db.Close())
+	return errors.Join(w.tx.close(), w.db.Close())
 }
 
 func (w *writer) run() {
@@ -202,6 +202,17 @@ func (t *tx) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	}
 	t.statements[query] = s
 	return s, nil
+}
+
+// close finalises the statements too: database/sql leaves those of a single
+// connection to whoever prepared them, and SQLite closes no connection that
+// has any.
+func (t *tx) close() error {
+	var errs []error
+	for _, s := range t.statements {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, t.conn.Close())...)
 }
 
 func (t *tx) exec(ctx context.Context, query string, args ...any) error {

@@ -1,0 +1,50 @@
+package sqlite
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestQueryPlans holds that what runs once a minute, or once an enrolment,
+// costs nothing that grows with the fleet or its history.
+func TestQueryPlans(t *testing.T) {
+	ctx := context.Background()
+	s := openTest(t, filepath.Join(t.TempDir(), "inventory.db"))
+	for name, query := range map[string]string{
+		"due":         selectCandidates,
+		"next due":    selectNextDue,
+		"device":      selectDevice + "WHERE name = ?",
+		"open":        selectEnrolment + whereOpenOf,
+		"serial":      selectSerialOwner,
+		"mismatches":  countMismatches,
+		"update":      updateEnrolment,
+		"is open":     selectOpen,
+		"history":     selectEnrolment + "WHERE device = ? ORDER BY enrolment.seq",
+		"events":      selectEvents,
+		"certificate": selectCertificates + "WHERE sha256 = ?",
+	} {
+		rows, err := s.readDB.QueryContext(ctx, "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var plan []string
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				t.Fatal(err)
+			}
+			plan = append(plan, detail)
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(strings.Join(plan, "\n"), "SCAN CONSTANT ROW", "")
+		t.Logf("%s:\n%s", name, text)
+		if !strings.Contains(text, "SEARCH") || strings.Contains(text, "SCAN") || strings.Contains(text, "TEMP B-TREE FOR ORDER BY") {
+			t.Errorf("%s:\n%s", name, text)
+		}
+	}
+}
