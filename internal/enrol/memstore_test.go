@@ -59,7 +59,10 @@ func (s *memStore) openEnrolment(name string) (*enrol.Enrolment, error) {
 	return nil, enrol.ErrNotFound
 }
 
-func (s *memStore) Commit(_ context.Context, c enrol.Change) error {
+func (s *memStore) Commit(ctx context.Context, c enrol.Change) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.enrolments[c.Enrolment.ID].Revision != c.Enrolment.Revision {
@@ -82,7 +85,10 @@ func (s *memStore) Commit(_ context.Context, c enrol.Change) error {
 	return nil
 }
 
-func (s *memStore) SerialOwner(_ context.Context, issuer []byte, serial string) (enrol.ID, error) {
+func (s *memStore) SerialOwner(ctx context.Context, issuer []byte, serial string) (enrol.ID, error) {
+	if err := ctx.Err(); err != nil {
+		return enrol.ID{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, e := range s.enrolments {

@@ -81,9 +81,16 @@ func (s *session) abandonStale(ctx context.Context) error {
 // stop records why the run ended before the enrolment did.
 func (s *session) stop(ctx context.Context, err error) Result {
 	result := Result{Device: s.e.Device, Outcome: OutcomeFailed, Enrolment: s.e}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		// Somebody ended the run: that says nothing about the device.
+	interrupted := errors.Is(ctx.Err(), context.Canceled)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitGrace)
+	defer cancel()
+	if interrupted {
+		// Somebody ended the run: that says nothing about the device. What was
+		// reached is kept, above all a certificate that was issued.
 		result.Outcome, result.Err = OutcomePending, fmt.Errorf("interrupted: %w", context.Canceled)
+		if len(s.events) > 0 {
+			result.Err = errors.Join(result.Err, s.save(ctx))
+		}
 		return result
 	}
 	f := s.classify(err)
@@ -99,8 +106,6 @@ func (s *session) stop(ctx context.Context, err error) Result {
 		} else {
 			s.end(f)
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitGrace)
-		defer cancel()
 		if err := s.save(ctx); err != nil {
 			f = &Fault{By: PartyCLM, Class: ClassInternal, Transient: true, Err: errors.Join(f, err)}
 		}

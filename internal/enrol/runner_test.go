@@ -497,6 +497,25 @@ func TestInterruptedRunBlamesNobody(t *testing.T) {
 	}
 }
 
+// TestInterruptedRunKeepsTheCertificate: a run that is ended while the CA
+// answers does not forget what the CA issued.
+func TestInterruptedRunKeepsTheCertificate(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	w.ca.alter = func(*x509.Certificate, *enrol.Answer) { cancel() }
+	if result := w.runner.Run(ctx, device, false); result.Outcome != enrol.OutcomePending {
+		t.Fatalf("%+v", result)
+	}
+	if e := w.open(); e == nil || len(e.Certificate) == 0 || w.row().LastError != "" {
+		t.Fatalf("enrolment %+v", e)
+	}
+	w.restart()
+	w.renewed(false)
+	if n := len(w.ca.issued); n != 1 || w.ca.serial != 101 {
+		t.Errorf("%d transactions, serial %d", n, w.ca.serial)
+	}
+}
+
 func TestPausedIsSkipped(t *testing.T) {
 	w := newWorld(t)
 	w.store = newStore(t, fleet.Device{Name: device, Identity: w.device.Identity(), Paused: true})
