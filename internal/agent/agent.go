@@ -177,9 +177,8 @@ func (a *Agent) Key() *ibc.PrivateKey { return a.bundle.Key }
 // Params returns the parameters of the device's PKG.
 func (a *Agent) Params() *ibc.Params { return a.bundle.Params }
 
-// Address returns the device's own address according to its bundle, "" if that
-// does not say.
-func (a *Agent) Address() string { return a.bundle.Address }
+// CLMAddresses returns the host:port of the CLMs that the bundle knows.
+func (a *Agent) CLMAddresses() []string { return a.bundle.CLMAddresses }
 
 // paths returns where the active pair is found.
 func (a *Agent) paths() Paths {

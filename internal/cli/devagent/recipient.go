@@ -1,0 +1,32 @@
+package devagent
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/agent"
+)
+
+func (a *app) recipientCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "recipient",
+		Short: "Print the age recipient to which this device's key bundle is sealed",
+		Long: `recipient prints one line: the age recipient of this data directory, made on
+first use. Take it to the PKG, which seals this device's key bundle to it.`,
+		Example: "  devagent recipient > plc-0001.age",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.open(cmd)
+			if err != nil {
+				return err
+			}
+			_, recipient, err := agent.Provisioned(c.DataDir, nil).Recipient()
+			if err != nil {
+				return explain(err)
+			}
+			_, err = fmt.Fprintln(a.Out, recipient)
+			return err
+		},
+	}
+}

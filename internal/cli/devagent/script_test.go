@@ -1,0 +1,143 @@
+package devagent_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/cli/devagent"
+	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"devagent": func() { os.Exit(devagent.Main(os.Args[1:], clikit.OSStreams())) },
+		// The PKG's passphrase need not be slow to guess here.
+		"pkg-offline": func() {
+			os.Exit(pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), pkgoffline.Deps{
+				Now: time.Now, Random: rand.Reader, WorkFactor: 10,
+				Interfaces: func() ([]string, error) { return nil, nil },
+			}))
+		},
+	})
+}
+
+func TestScripts(t *testing.T) {
+	var s servers
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("XDG_STATE_HOME", e.WorkDir+"/state")
+			e.Defer(s.killAll)
+			return nil
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("unknown condition %s", name)
+			}
+			return os.Geteuid() == 0, nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"flip": flip, "serve": s.serve, "stop": s.stop, "mode": mode,
+		},
+	})
+}
+
+// flip FILE OFFSET changes one bit; negative offsets count from the end.
+func flip(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	at, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	if at < 0 {
+		at += len(data)
+	}
+	data[at] ^= 1
+	ts.Check(os.WriteFile(path, data, 0o600))
+}
+
+// mode FILE WANT compares the permissions of a file.
+func mode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[1] {
+		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
+	}
+}
+
+// servers are the agents that scripts run in the background.
+type servers struct {
+	mu      sync.Mutex
+	running map[string]*exec.Cmd // by their log
+}
+
+var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:[1-9][0-9]*)`)
+
+// serve LOG ARGS... starts devagent, with its standard error in LOG, and sets
+// ADDRESS once it listens.
+func (s *servers) serve(ts *testscript.TestScript, _ bool, args []string) {
+	log := ts.MkAbs(args[0])
+	out, err := os.Create(log)
+	ts.Check(err)
+	program, err := exec.LookPath("devagent")
+	ts.Check(err)
+	cmd := exec.Command(program, args[1:]...)
+	cmd.Dir, cmd.Stderr = ts.MkAbs("."), out
+	cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"), "XDG_STATE_HOME="+ts.Getenv("XDG_STATE_HOME"))
+	ts.Check(cmd.Start())
+	ts.Check(out.Close())
+	s.mu.Lock()
+	if s.running == nil {
+		s.running = map[string]*exec.Cmd{}
+	}
+	s.running[log] = cmd
+	s.mu.Unlock()
+	for range 1000 {
+		text, err := os.ReadFile(log)
+		ts.Check(err)
+		if m := listening.FindSubmatch(text); m != nil {
+			ts.Setenv("ADDRESS", string(m[1]))
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	text, _ := os.ReadFile(log)
+	ts.Fatalf("devagent %s does not listen: %s", strings.Join(args[1:], " "), text)
+}
+
+// stop LOG ends an agent with SIGTERM; it has to exit with 0.
+func (s *servers) stop(ts *testscript.TestScript, _ bool, args []string) {
+	log := ts.MkAbs(args[0])
+	s.mu.Lock()
+	cmd := s.running[log]
+	delete(s.running, log)
+	s.mu.Unlock()
+	ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+	if err := cmd.Wait(); err != nil {
+		text, _ := os.ReadFile(log)
+		ts.Fatalf("devagent after SIGTERM: %v: %s", err, text)
+	}
+}
+
+// killAll ends what scripts that failed left behind.
+func (s *servers) killAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for log, cmd := range s.running {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		delete(s.running, log)
+	}
+}

@@ -1,0 +1,117 @@
+package devagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/agent"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/coaplink"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the CLM over CoAP and DTLS until a signal ends it",
+		Long: `serve listens for the CLMs that the device's bundle lists. "listening on" and the
+address is logged once it does; with port 0 the system chooses one.
+
+The reload hook is run after each switch of the active pair, to make the
+device's services use it. It is a command without shell: words are split at
+blanks, quotes keep them together. It finds the files in EDGECLM_KEY_FILE,
+EDGECLM_CERT_FILE, EDGECLM_CHAIN_FILE and EDGECLM_CA_FILE. If it fails, the
+previous pair is active again and the hook is run for that.`,
+		Example: `  devagent serve --listen 0.0.0.0:5684 --reload-hook "systemctl reload nginx"`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.openExisting(cmd)
+			if err != nil {
+				return err
+			}
+			return explain(a.serve(cmd.Context(), c))
+		},
+	}
+	f := cmd.Flags()
+	d := defaults()
+	f.String("listen", fmt.Sprint(d["listen"]), "UDP address to listen on")
+	f.String("reload-hook", "", "command that makes services use a new certificate")
+	f.Duration("hook-timeout", agent.DefaultHookTimeout, "how long the reload hook may take")
+	f.String("key", fmt.Sprint(d["key"]), "key where the CLM leaves the choice: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096")
+	f.Bool("lab-allow-rsa-1024", false, "make RSA-1024 keys on request, as the paper measured them")
+	var keys []string
+	for _, k := range fleet.KeyAlgorithms() {
+		keys = append(keys, string(k))
+	}
+	_ = cmd.RegisterFlagCompletionFunc("key", cobra.FixedCompletions(keys, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) serve(ctx context.Context, c config) (err error) {
+	log := a.Logger(a.Err)
+	hook, err := a.hook(c, log)
+	if err != nil {
+		return clikit.WithCode(err, clikit.ExitUsage)
+	}
+	address, err := net.ResolveUDPAddr("udp", c.Listen)
+	if err != nil {
+		return clikit.WithHint(clikit.Usage("listen: %w", err), "give --listen HOST:PORT")
+	}
+	device, err := agent.Open(agent.Config{
+		Dir: c.DataDir, Random: a.Random, Now: a.Now, Log: log, Version: clikit.Version().Version,
+		Key: fleet.KeyAlgorithm(c.Key), LabAllowRSA1024: c.LabAllowRSA1024, Reload: hook,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, device.Close()) }()
+	conn, err := net.ListenUDP("udp", address)
+	if err != nil {
+		return clikit.WithHint(err, "give a free address of this device with --listen")
+	}
+	server := &coaplink.Server{
+		Key: device.Key(), Params: []*ibc.Params{device.Params()}, Peers: device, Services: device,
+		Trusted: sources(device.CLMAddresses()), Random: a.Random, Now: a.Now, Log: log,
+	}
+	log.Info("listening on "+conn.LocalAddr().String(), "identity", device.Identity())
+	if err := server.Serve(ctx, conn); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// hook returns the reload hook, nil if there is none.
+func (a *app) hook(c config, log *slog.Logger) (agent.Reload, error) {
+	argv, err := splitCommand(c.ReloadHook)
+	if err != nil || len(argv) == 0 {
+		return nil, err
+	}
+	h := agent.Hook{Argv: argv, Timeout: c.HookTimeout, Log: log}
+	for _, name := range []string{"PATH", "HOME", "LANG", "TZ"} {
+		if value := a.Getenv(name); value != "" {
+			h.Env = append(h.Env, name+"="+value)
+		}
+	}
+	return h.Run, nil
+}
+
+// sources returns the addresses among the CLMs' host:port that need no
+// resolver.
+func sources(addresses []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range addresses {
+		if at, err := netip.ParseAddrPort(s); err == nil {
+			ip := at.Addr().Unmap()
+			out = append(out, netip.PrefixFrom(ip, ip.BitLen()))
+		}
+	}
+	return out
+}
