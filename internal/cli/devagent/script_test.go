@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_STATE_HOME", e.WorkDir+"/state")
-			e.Defer(s.killAll)
+			e.Defer(func() { s.kill(e.WorkDir) })
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
@@ -131,13 +131,15 @@ func (s *servers) stop(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// killAll ends what scripts that failed left behind.
-func (s *servers) killAll() {
+// kill ends what a script that failed left behind in its directory.
+func (s *servers) kill(dir string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for log, cmd := range s.running {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		delete(s.running, log)
+		if strings.HasPrefix(log, dir+"/") {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			delete(s.running, log)
+		}
 	}
 }
