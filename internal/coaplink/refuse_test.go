@@ -114,10 +114,12 @@ func connect(t testing.TB, addr string, opts ...dtls.ClientOption) (*dtls.Conn, 
 	if err != nil {
 		t.Fatal(err)
 	}
+	var all []dtls.ClientOption
 	for _, o := range dtlsProfile() {
-		opts = append(opts, o)
+		all = append(all, o)
 	}
-	conn, err := dtls.ClientWithOptions(dtlsnet.PacketConnFromConn(socket), socket.RemoteAddr(), opts...)
+	all = append(all, opts...)
+	conn, err := dtls.ClientWithOptions(dtlsnet.PacketConnFromConn(socket), socket.RemoteAddr(), all...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,5 +419,31 @@ func TestNobodyThere(t *testing.T) {
 	_, err := p.dialer(t, "clm-1", 1).Dial(context.Background(), deviceAt(key, addr))
 	if !errors.Is(err, enrol.ErrUnreachable) || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("err = %v", err)
+	}
+}
+
+// TestWeakerHandshakesRefused: an honest CLM with weaker cryptography than the
+// profile demands.
+func TestWeakerHandshakesRefused(t *testing.T) {
+	p := newPKG(t, 1)
+	key := p.key(t, ibc.RoleDevice, "plc-1", 1)
+	log := &logBuffer{}
+	s := newServer(key, newPeers("clm-1"), &fakeServices{})
+	s.Log = log.logger()
+	addr, stop := serve(t, s)
+	certificate := bound(t, p.key(t, ibc.RoleCLM, "clm-1", 1), nil).tls()
+	for name, weaker := range map[string]dtls.ClientOption{
+		"no extended master secret": dtls.WithExtendedMasterSecret(dtls.DisableExtendedMasterSecret),
+		"CBC":                       dtls.WithCipherSuites(dtls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA),
+		"CCM-8":                     dtls.WithCipherSuites(dtls.TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8),
+		"RSA":                       dtls.WithCipherSuites(dtls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
+	} {
+		if _, err := connect(t, addr, dtls.WithCertificates(certificate), weaker); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	stop()
+	if strings.Contains(log.String(), "session opened") {
+		t.Errorf("log:\n%s", log)
 	}
 }

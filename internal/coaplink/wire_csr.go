@@ -11,7 +11,7 @@ import (
 
 // Bounds of a CSR request.
 const (
-	maxChallenge = 512
+	maxChallenge = 255 // pkcs-9-ub-challengePassword (RFC 2985 appendix A)
 	maxSubject   = 16
 )
 
