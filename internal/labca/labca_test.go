@@ -12,26 +12,23 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/smallstep/pkcs7"
 	"github.com/smallstep/scep"
 	"github.com/smallstep/scep/x509util"
 
-	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/pkimessage"
 )
 
@@ -376,84 +373,30 @@ func TestWeakSigner(t *testing.T) {
 	}
 }
 
-// TestOpenAgain: a CA is found again as it was left; two cannot have it open.
-func TestOpenAgain(t *testing.T) {
+// TestSHA1: a request signed over SHA-1 is refused.
+func TestSHA1(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "ca")
-	ca := open(t, dir, Options{})
-	c := enrolled(t, ca, newCSR(t, nil, testChallenge, nil))
-	if _, err := Open(dir, Options{}); !errors.Is(err, keyfile.ErrLocked) {
-		t.Errorf("opened twice: %v", err)
-	}
-	if err := ca.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again := open(t, dir, Options{Layout: LayoutRA, Key: KeyECDSA})
-	if !again.Root().Equal(ca.Root()) || !again.Issuing().Equal(ca.Issuing()) || !again.RA().Equal(ca.RA()) {
-		t.Error("another CA was found")
-	}
-	enrolled(t, again, newCSR(t, nil, testChallenge, nil))
-	if err := again.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range []Options{{Layout: LayoutSingle}, {Key: KeyRSA}} {
-		if _, err := Open(dir, o); !errors.Is(err, ErrOptions) {
-			t.Errorf("%+v: %v", o, err)
-		}
-	}
-
-	b, err := os.ReadFile(filepath.Join(dir, fileIssued))
+	ca := newCA(t, Options{})
+	signed, err := pkcs7.NewSignedData(seal(t, ca, newCSR(t, nil, testChallenge, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	var line issued
-	if err := json.Unmarshal([]byte(lines[0]), &line); err != nil || len(lines) != 2 || line.Serial != c.SerialNumber.Text(16) {
-		t.Errorf("index %q, %v", b, err)
+	signed.SetDigestAlgorithm(pkcs7.OIDDigestAlgorithmSHA1)
+	scepAttribute := func(last int, value any) pkcs7.Attribute {
+		return pkcs7.Attribute{Type: asn1.ObjectIdentifier{2, 16, 840, 1, 113733, 1, 9, last}, Value: value}
 	}
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s has mode %v", path, info.Mode())
-		}
-		return nil
-	})
+	err = signed.AddSigner(client().certificate, client().key, pkcs7.SignerInfoConfig{ExtraSignedAttributes: []pkcs7.Attribute{
+		scepAttribute(2, "19"), scepAttribute(5, []byte("0123456789abcdef")), scepAttribute(7, "01"),
+	}})
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
-}
-
-// TestOpenRefusals: options that make no sense, and a file that is no CA.
-func TestOpenRefusals(t *testing.T) {
-	t.Parallel()
-	for _, o := range []Options{
-		{Lifetime: time.Second}, {Lifetime: -time.Hour}, {Backdate: -1}, {Layout: "flat"}, {Key: "dsa"}, {Layout: LayoutSingle, Key: KeyECDSA},
-	} {
-		dir := filepath.Join(t.TempDir(), "ca")
-		if _, err := Open(dir, o); !errors.Is(err, ErrOptions) {
-			t.Errorf("%+v: %v", o, err)
-		}
-		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%+v: a directory was made", o)
-		}
+	der, err := signed.Finish()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, content := range []string{"", "{}", `{"version":2}`, `{"version":1,"root":{}}`} {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, fileCA), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Open(dir, Options{}); err == nil {
-			t.Errorf("%q was opened", content)
-		}
+	if m := post(t, ca, der); m == nil || m.FailInfo != scep.BadAlg || !strings.Contains(m.FailText, "SHA-1") {
+		t.Errorf("%+v", m)
 	}
 }
 
@@ -514,69 +457,4 @@ func TestHostileNames(t *testing.T) {
 	if _, err := ParseHostile("kind"); !errors.Is(err, ErrOptions) {
 		t.Error(err)
 	}
-}
-
-// FuzzRequest: whatever is posted, the CA answers or refuses; it issues nothing
-// without the challenge.
-func FuzzRequest(f *testing.F) {
-	ca := newCA(f, Options{})
-	f.Add(request(f, ca, scep.PKCSReq, "01", newCSR(f, nil, "guess", nil)))
-	f.Add(request(f, ca, scep.CertPoll, "02", nil))
-	f.Add([]byte{0x30, 0x80, 0x24})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if m := post(t, ca, b); m != nil && m.Status != scep.FAILURE {
-			t.Fatalf("%+v", m)
-		}
-	})
-}
-
-// FuzzDecrypted: whatever a client encrypts to the CA, it issues nothing
-// without the challenge.
-func FuzzDecrypted(f *testing.F) {
-	ca := newCA(f, Options{})
-	f.Add(newCSR(f, nil, "guess", nil))
-	f.Add(newCSR(f, nil, "", nil))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, kind := range []scep.MessageType{scep.PKCSReq, scep.CertPoll} {
-			_, pending, refused, err := ca.decide(&pkimessage.Message{
-				Type: kind, TransactionID: "01", Signer: client().certificate, Content: seal(t, ca, b),
-			}, Honest)
-			if err != nil || pending || refused == nil {
-				t.Fatalf("%v, %v, %v", pending, refused, err)
-			}
-		}
-	})
-}
-
-func seal(t testing.TB, ca *CA, content []byte) []byte {
-	t.Helper()
-	sealed, err := pkimessage.Seal(content, ca.keys.front().certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sealed
-}
-
-// FuzzHierarchy: a stored CA that is read has all its keys.
-func FuzzHierarchy(f *testing.F) {
-	for _, layout := range []Layout{LayoutRA, LayoutSingle} {
-		h, err := newHierarchy(rand.Reader, layout, "")
-		if err != nil {
-			f.Fatal(err)
-		}
-		b, err := h.marshal()
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := parseHierarchy(b)
-		if err != nil {
-			return
-		}
-		if _, err := h.marshal(); err != nil {
-			t.Fatal(err)
-		}
-	})
 }
