@@ -1,6 +1,7 @@
 package provision_test
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"os"
@@ -117,7 +118,7 @@ func TestInstall(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Identity != want.Identity || string(got.Key.Bytes()) != string(want.Key.Bytes()) || got.RecoveryHash != want.RecoveryHash {
+			if got.Identity != want.Identity || !bytes.Equal(got.Key.Bytes(), want.Key.Bytes()) || got.RecoveryHash != want.RecoveryHash {
 				t.Errorf("stored %s, want %s", got.Identity, want.Identity)
 			}
 		})

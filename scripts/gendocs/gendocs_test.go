@@ -18,6 +18,19 @@ func example() *cobra.Command {
 	return root
 }
 
+// What is committed is what the source says; make generate brings it up to
+// date.
+func TestCommittedFilesAreCurrent(t *testing.T) {
+	t.Chdir("../..")
+	files, err := generate(programs()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compare(files); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestManual(t *testing.T) {
 	text := string(manual(example()))
 	for _, want := range []string{

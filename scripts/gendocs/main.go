@@ -34,7 +34,7 @@ func main() {
 	if *check {
 		act = compare
 	}
-	files, err := generate(clmctl.Command(), devagent.Command(), pkgoffline.Command())
+	files, err := generate(programs()...)
 	if err == nil {
 		err = act(files)
 	}
@@ -42,6 +42,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "gendocs:", err)
 		os.Exit(1)
 	}
+}
+
+// programs are the trees of commands.
+func programs() []*cobra.Command {
+	return []*cobra.Command{clmctl.Command(), devagent.Command(), pkgoffline.Command()}
 }
 
 // generate returns the files' contents by path.

@@ -153,7 +153,7 @@ func TestBatchInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	w := &fakeWorker{}
-	w.result = func(ctx context.Context, device string) enrol.Result {
+	w.result = func(_ context.Context, device string) enrol.Result {
 		if device == "plc-0003" {
 			cancel()
 			return enrol.Result{Device: device, Outcome: enrol.OutcomePending, Err: context.Canceled}

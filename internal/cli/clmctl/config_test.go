@@ -122,17 +122,17 @@ func TestConfigReachesEverySetting(t *testing.T) {
 			t.Fatalf("%s: %v", x.variable(), err)
 		}
 		fromFile.Profiles, fromEnvironment.Profiles, base.Profiles = nil, nil, nil
-		if comparable(fromFile) == comparable(base) {
+		if flat(fromFile) == flat(base) {
 			t.Errorf("%s in the file changes nothing", x.key)
 		}
-		if comparable(fromFile) != comparable(fromEnvironment) {
+		if flat(fromFile) != flat(fromEnvironment) {
 			t.Errorf("%s: file %+v, environment %+v", x.key, fromFile, fromEnvironment)
 		}
 	}
 }
 
-// comparable is a configuration without its profiles.
-func comparable(c Config) any {
+// flat is a configuration without its profiles.
+func flat(c Config) any {
 	return struct {
 		output, log string
 		n           int

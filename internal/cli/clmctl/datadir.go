@@ -24,7 +24,7 @@ type dataDir string
 const (
 	configFile     = "config.yaml"    // the configuration, unless --config names another
 	paramsFile     = "params.json"    // the PKG's public parameters
-	credentialFile = "credential.pem" // key and binding of the DTLS channel
+	credentialFile = "credential.pem" //nolint:gosec // the name of the file with key and binding of the DTLS channel
 	raFile         = "ra.pem"         // key and certificate that sign SCEP requests
 	authorityFile  = "ca.json"        // the CA in use
 	inventoryFile  = "inventory.db"   // devices, enrolments, history
@@ -72,19 +72,6 @@ func (d dataDir) writeParams(p *ibc.Params) error {
 		return fmt.Errorf("encode parameters: %w", err)
 	}
 	return keyfile.WriteDurable(d.path(paramsFile), append(data, '\n'), keyfile.PublicPerm)
-}
-
-// readParams reads a params.json.
-func readParams(path string) (*ibc.Params, error) {
-	data, err := keyfile.Read(path, maxKeyFile)
-	if err != nil {
-		return nil, err
-	}
-	p := new(ibc.Params)
-	if err := json.Unmarshal(data, p); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return p, nil
 }
 
 // credential returns the key and binding of the DTLS channel. It makes them if

@@ -14,12 +14,15 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/cli/clmctl"
+	"github.com/edgeclm/edgeclm/internal/cli/devagent"
 	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
+	"github.com/edgeclm/edgeclm/internal/labpeer"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"clmctl": func() { os.Exit(clmctl.Main(os.Args[1:], clikit.OSStreams())) },
+		"clmctl":   func() { os.Exit(clmctl.Main(os.Args[1:], clikit.OSStreams())) },
+		"devagent": func() { os.Exit(devagent.Main(os.Args[1:], clikit.OSStreams())) },
 		"pkg-offline": func() {
 			// An air-gapped machine, and passphrases that cost nothing.
 			deps := pkgoffline.Deps{
@@ -34,11 +37,14 @@ func TestMain(m *testing.M) {
 // TestScripts runs the transcripts of the command line.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	background := &servers{running: map[string]*labpeer.Process{}}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "mode": mode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "mode": mode, "serve": background.serve, "halt": background.halt,
+		},
 	})
 }
 
