@@ -70,6 +70,9 @@ func VerifyChain(anchor []byte, leaf *x509.Certificate, others []*x509.Certifica
 		return nil, fmt.Errorf("%w: it does not chain to the trust anchor %q: %w", ErrCertificate, root.Subject, err)
 	}
 	path := chains[0]
+	if len(path) < 2 {
+		return nil, fmt.Errorf("%w: it is the trust anchor itself", ErrCertificate)
+	}
 	return path[1 : len(path)-1], nil
 }
 

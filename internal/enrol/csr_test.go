@@ -121,6 +121,15 @@ func TestUsageExtensions(t *testing.T) {
 	}
 }
 
+// TestAnchorAsLeafRefused: a CA that answers with its own root, for a device
+// that has the root's key, is refused and panics nobody.
+func TestAnchorAsLeafRefused(t *testing.T) {
+	ca := newCA(&world{t: t}, "CA")
+	if _, err := enrol.VerifyChain(ca.anchor.Raw, ca.anchor, nil); !errors.Is(err, enrol.ErrCertificate) {
+		t.Error(err)
+	}
+}
+
 func FuzzParseCSR(f *testing.F) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

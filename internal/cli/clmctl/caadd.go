@@ -155,7 +155,7 @@ func (a *app) confirmAnchor(anchor *x509.Certificate, fingerprint string) error 
 	if fingerprint != "" {
 		return nil
 	}
-	a.warn("trust anchor %s, fingerprint %s, not authenticated yet: compare it with the CA's operator", anchor.Subject, scep.Fingerprint(anchor))
+	a.warn("trust anchor %s, not authenticated yet: compare the fingerprint with the CA's operator", scep.Describe(anchor))
 	ok, err := a.Confirm(a.Streams, "Is this the fingerprint of the CA?")
 	if err != nil {
 		return clikit.WithHint(err, "give --fingerprint "+scep.Fingerprint(anchor)+" after comparing it, or --yes")
