@@ -57,6 +57,16 @@ func doVerify(n byte) step {
 	}
 }
 
+// doOther has another certificate verified for the same CSR.
+func doOther(n byte) step {
+	return func(c *crasher) error {
+		if !c.resumed() {
+			c.certs[n] = c.ca.issue(c.t, c.csrs[n])
+		}
+		return doVerify(n)(c)
+	}
+}
+
 func doActivate(n byte) step {
 	return func(c *crasher) error {
 		c.may[c.shas[n]] = true
@@ -147,6 +157,7 @@ func TestCrash(t *testing.T) {
 		{"first", join(provisioned), enrolSteps(1), 1, 1},
 		{"renewal", join(provisioned, enrolSteps(1), enrolSteps(2)), enrolSteps(3), 3, 2},
 		{"superseded", join(provisioned, enrolSteps(1), stageSteps(2)), stageSteps(3), 1, 2},
+		{"staged again", join(provisioned, enrolSteps(1), stageSteps(2)), []step{doOther(2), doActivate(2)}, 2, 2},
 		{"rollback", join(provisioned, enrolSteps(1), stageSteps(2)),
 			[]step{doActivate(2), doRollback(2), doActivate(2), doConfirm(2), doRollback(2)}, 1, 2},
 		{"failing hook", join(provisioned, enrolSteps(1), stageSteps(2)), []step{doFailingActivate(2), doActivate(2)}, 2, 2},
@@ -156,11 +167,11 @@ func TestCrash(t *testing.T) {
 	} {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
-			prepared := newCrasher(t, filepath.Join(t.TempDir(), "agent"))
+			prepared := newCrasher(t, filepath.Join(memoryDir(t), "agent"))
 			prepared.run(keyfiletest.New(0, keyfiletest.Kill), sc.prepare)
 			for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss} {
 				for n := 1; ; n++ {
-					c := prepared.clone(t, filepath.Join(t.TempDir(), "agent"))
+					c := prepared.clone(t, filepath.Join(memoryDir(t), "agent"))
 					name := fmt.Sprintf("mode %d, cut at %d", mode, n)
 					c.run(keyfiletest.New(n, mode), sc.steps)
 					c.check(name, c.shas[sc.active], sc.pairs)
@@ -263,6 +274,7 @@ func (c *crasher) run(layer *keyfiletest.Layer, steps []step) {
 // consistent checks that what the agent says is what services find.
 func (c *crasher) consistent() {
 	c.t.Helper()
+	checkPairs(c.t, c.cfg.Dir)
 	s := c.status()
 	active := [32]byte{}
 	if s.Active != nil {

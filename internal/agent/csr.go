@@ -24,7 +24,7 @@ func newKey(random io.Reader, algorithm fleet.KeyAlgorithm) (crypto.Signer, erro
 	case fleet.ECDSAP384:
 		return ecdsa.GenerateKey(elliptic.P384(), random)
 	case fleet.RSA1024:
-		return rsa.GenerateKey(random, 1024)
+		return rsa.GenerateKey(random, 1024) //nolint:gosec // behind a lab flag, for the paper's comparison
 	case fleet.RSA2048:
 		return rsa.GenerateKey(random, 2048)
 	case fleet.RSA3072:

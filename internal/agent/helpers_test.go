@@ -26,6 +26,22 @@ import (
 	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
+// memoryDir is a temporary directory for tests that account for what is durable
+// themselves: in memory where there is such a file system.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "edgeclm-agent-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func must[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
@@ -255,7 +271,23 @@ func linkedPair(t testing.TB, dir string) [32]byte {
 	if _, err := os.Lstat(active); errors.Is(err, os.ErrNotExist) {
 		return [32]byte{}
 	}
-	read := func(name string) []byte { return must[[]byte](t)(os.ReadFile(filepath.Join(active, name))) }
+	return completePair(t, active)
+}
+
+// checkPairs checks every pair that has a certificate.
+func checkPairs(t testing.TB, dir string) {
+	t.Helper()
+	pairs := must[[]string](t)(filepath.Glob(filepath.Join(dir, "pairs", "*", "cert.pem")))
+	for _, p := range pairs {
+		completePair(t, filepath.Dir(p))
+	}
+}
+
+// completePair checks that a pair is complete and matches, and returns the
+// certificate's hash.
+func completePair(t testing.TB, dir string) [32]byte {
+	t.Helper()
+	read := func(name string) []byte { return must[[]byte](t)(os.ReadFile(filepath.Join(dir, name))) }
 	key := parseKey(t, read("key.pem"))
 	block, rest := pem.Decode(read("cert.pem"))
 	if block == nil || len(rest) > 0 {

@@ -64,9 +64,7 @@ func TestAttackPrivateKeyNeverReturned(t *testing.T) {
 	d.ok(os.WriteFile(path, bytes.Replace(pem, []byte("M"), []byte("N"), 1), 0o600))
 	_, err := d.verify(9, d.ca.issue(t, newDevice(t).csr(1)))
 	note(nil, err)
-	secrets = append(secrets, bytes.Split(pem, []byte("\n"))[1])
-
-	secrets = append(secrets, d.agent.Key().Bytes())
+	secrets = append(secrets, bytes.Split(pem, []byte("\n"))[1], d.agent.Key().Bytes())
 	for _, s := range secrets {
 		// In the clear, and as JSON and hexadecimal digits would show it.
 		encoded := must[[]byte](t)(json.Marshal(s))

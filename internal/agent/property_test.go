@@ -177,7 +177,7 @@ func TestAnyOrder(t *testing.T) {
 			csrs:   map[byte][]byte{}, certs: map[byte][][]byte{}, staged: map[[32]byte]bool{}, last: map[byte][32]byte{},
 		}
 		m.cfg = agent.Config{
-			Dir: filepath.Join(t.TempDir(), "agent"), Layer: keyfiletest.New(0, keyfiletest.Kill),
+			Dir: filepath.Join(memoryDir(t), "agent"), Layer: keyfiletest.New(0, keyfiletest.Kill),
 			Reload: func(_ context.Context, active agent.Paths) error {
 				linkedPair(t, filepath.Dir(active.Dir))
 				if m.fail {
