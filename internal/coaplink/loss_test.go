@@ -51,10 +51,10 @@ func TestFaultyNetwork(t *testing.T) {
 		faults lossy.Faults
 		runs   int
 	}{
-		{"10 percent lost", lossy.Faults{Loss: 0.1, Seed: 1}, 12},
-		{"30 percent lost", lossy.Faults{Loss: 0.3, Seed: 2}, 12},
-		{"reordered and repeated", lossy.Faults{Duplicate: 0.3, Reorder: 0.3, MaxDelay: 30 * time.Millisecond, Seed: 3}, 12},
-		{"everything", lossy.Faults{Loss: 0.15, Duplicate: 0.2, Reorder: 0.2, Seed: 4}, 12},
+		{"10 percent lost", lossy.Faults{Loss: 0.1, Seed: 1}, 8},
+		{"30 percent lost", lossy.Faults{Loss: 0.3, Seed: 2}, 8},
+		{"reordered and repeated", lossy.Faults{Duplicate: 0.3, Reorder: 0.3, MaxDelay: 30 * time.Millisecond, Seed: 3}, 8},
+		{"everything", lossy.Faults{Loss: 0.15, Duplicate: 0.2, Reorder: 0.2, Seed: 4}, 8},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

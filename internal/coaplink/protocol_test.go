@@ -265,7 +265,7 @@ func messageExamples(t *testing.T, out map[string]string) {
 		m.MustSetPath(pathVerify)
 		m.SetAccept(formatCBOR)
 		m.SetContentFormat(formatCBOR)
-		m.AddOptionBytes(message.RequestTag, bytes.Repeat([]byte{0x77}, 8))
+		m.AddOptionBytes(optionRequestTag, bytes.Repeat([]byte{0x77}, 8))
 		m.AddOptionBytes(message.Block1, uintOption(message.Block1, block{num: 1, more: true, szx: maxSZX}.value()).Value)
 		m.SetBody(bytes.NewReader([]byte{0}))
 	})
