@@ -40,7 +40,7 @@ func (a *app) open(cmd *cobra.Command) (*site, error) {
 	if err != nil {
 		return nil, clikit.WithCode(err, clikit.ExitUsage)
 	}
-	a.Output, a.LogFormat = c.Output, c.LogFormat
+	a.Output, a.LogFormat, a.NoInput, a.Quiet, a.Verbose = c.Output, c.LogFormat, c.NoInput, c.Quiet, c.Verbose
 	return &site{Config: c, dir: dataDir(dir)}, nil
 }
 

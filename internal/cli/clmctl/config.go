@@ -24,6 +24,9 @@ import (
 type Config struct {
 	Output      clikit.Format
 	LogFormat   string
+	NoInput     bool
+	Quiet       bool
+	Verbose     bool
 	Concurrency int           // devices at once
 	Timeout     time.Duration // of one device's try
 	Policy      enrol.Policy
@@ -144,6 +147,9 @@ func newViper(data []byte, flags *pflag.FlagSet, s clikit.Streams) (*viper.Viper
 func fromViper(v *viper.Viper) (Config, error) {
 	c := Config{
 		LogFormat:   v.GetString(keyLogFormat),
+		NoInput:     v.GetBool(keyNoInput),
+		Quiet:       v.GetBool(keyQuiet),
+		Verbose:     v.GetBool(keyVerbose),
 		Concurrency: v.GetInt(keyConcurrency),
 		Timeout:     v.GetDuration(keyTimeout),
 		Policy: enrol.Policy{

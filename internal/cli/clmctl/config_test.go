@@ -99,6 +99,8 @@ func TestConfigReachesEverySetting(t *testing.T) {
 	for _, x := range settings() {
 		var text string
 		switch x.value.(type) {
+		case bool:
+			text = "true"
 		case int:
 			text = "7"
 		case float64:
@@ -135,10 +137,11 @@ func TestConfigReachesEverySetting(t *testing.T) {
 func flat(c Config) any {
 	return struct {
 		output, log string
+		on          [3]bool
 		n           int
 		d           [4]time.Duration
 		p           enrol.Policy
-	}{string(c.Output), c.LogFormat, c.Concurrency, [4]time.Duration{c.Timeout, c.CATimeout, c.Device.Handshake, c.Device.Exchange}, c.Policy}
+	}{string(c.Output), c.LogFormat, [3]bool{c.NoInput, c.Quiet, c.Verbose}, c.Concurrency, [4]time.Duration{c.Timeout, c.CATimeout, c.Device.Handshake, c.Device.Exchange}, c.Policy}
 }
 
 // Every setting is described in the documentation.
@@ -177,6 +180,7 @@ func TestConfigErrors(t *testing.T) {
 		{"data_dir: /x\n", "", "data_dir only works in a file that is named with --config"},
 		{"", "CLM_ENROLMENT_CONCURRENCY=x", `CLM_ENROLMENT_CONCURRENCY: "x" is not a number`},
 		{"", "CLM_ENROLMENT_FLOOR=10", `CLM_ENROLMENT_FLOOR: "10" is not a duration`},
+		{"", "CLM_QUIET=perhaps", `CLM_QUIET: "perhaps" is not a truth value`},
 		{"", "CLM_RENEWAL_WINDOW_TO=half", `CLM_RENEWAL_WINDOW_TO: "half" is not a fraction`},
 		{"", "--config=/nowhere/x.yaml", "no such file"},
 		{"", "CLM_CONFIG=/nowhere/x.yaml", "no such file"},

@@ -22,6 +22,9 @@ type fileConfig struct {
 	DataDir   string        `yaml:"data_dir"`
 	Output    string        `yaml:"output"`
 	LogFormat string        `yaml:"log_format"`
+	NoInput   bool          `yaml:"no_input"`
+	Quiet     bool          `yaml:"quiet"`
+	Verbose   bool          `yaml:"verbose"`
 	Enrolment fileEnrolment `yaml:"enrolment"`
 	Renewal   fileRenewal   `yaml:"renewal"`
 	Device    fileDevice    `yaml:"device"`

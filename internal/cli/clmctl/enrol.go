@@ -25,7 +25,11 @@ the next run of enrol or renew.`,
 			if o.empty() {
 				return clikit.WithHint(clikit.Usage("no device was named"), "give names, --selector k=v or --all")
 			}
-			return a.runBatch(cmd, o, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
+			s, err := a.openExisting(cmd)
+			if err != nil {
+				return err
+			}
+			return a.runBatch(cmd.Context(), s, o, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
 				return planEnrol(ctx, w.inventory, f, a.Now(), w.runner.Policy)
 			})
 		},
@@ -43,13 +47,8 @@ func registerBatch(cmd *cobra.Command) {
 }
 
 // runBatch tries the devices that a plan takes of the selection, and reports.
-func (a *app) runBatch(cmd *cobra.Command, o selection, plan func(context.Context, *works, store.Filter) (*plan, error)) (err error) {
-	ctx := cmd.Context()
+func (a *app) runBatch(ctx context.Context, s *site, o selection, plan func(context.Context, *works, store.Filter) (*plan, error)) (err error) {
 	f, err := o.filter()
-	if err != nil {
-		return err
-	}
-	s, err := a.openExisting(cmd)
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,14 @@ neither paused nor quarantined, enrolled or not, at once.`,
 		Example: "  clmctl renew\n  clmctl renew --force --all\n  clmctl renew -o json --if-locked=ok",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.names = args
-			return a.runRenew(cmd, o)
+			if err := o.validate(); err != nil {
+				return err
+			}
+			s, err := a.openExisting(cmd)
+			if err != nil {
+				return err
+			}
+			return a.runRenew(cmd.Context(), s, o)
 		},
 	}
 	o.register(cmd, true)
@@ -48,17 +55,17 @@ neither paused nor quarantined, enrolled or not, at once.`,
 	return cmd
 }
 
-func (a *app) runRenew(cmd *cobra.Command, o renewOptions) (err error) {
+func (o renewOptions) validate() error {
 	if o.ifLocked != "fail" && o.ifLocked != "ok" {
 		return clikit.Usage("--if-locked: %q is neither fail nor ok", o.ifLocked)
 	}
 	if o.force && o.empty() {
 		return clikit.WithHint(clikit.Usage("--force needs to know for which devices"), "give names, --selector k=v or --all")
 	}
-	s, err := a.openExisting(cmd)
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+func (a *app) runRenew(ctx context.Context, s *site, o renewOptions) (err error) {
 	unlock, err := oslock.RunLock(s.dir.path(renewLock), a.Now())
 	if errors.Is(err, keyfile.ErrLocked) {
 		if o.ifLocked == "ok" {
@@ -71,7 +78,7 @@ func (a *app) runRenew(cmd *cobra.Command, o renewOptions) (err error) {
 		return fmt.Errorf("lock renewing runs: %w", err)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	return a.runBatch(cmd, o.selection, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
+	return a.runBatch(ctx, s, o.selection, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
 		if o.force {
 			return planForced(ctx, w.inventory, f)
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -37,13 +38,14 @@ func TestMain(m *testing.M) {
 // TestScripts runs the transcripts of the command line.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	background := &servers{running: map[string]*labpeer.Process{}}
+	background := &servers{running: map[string]*labpeer.Process{}, sockets: map[string]*net.UDPConn{}}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "mode": mode, "serve": background.serve, "halt": background.halt,
+			"silent": background.silent, "hears": background.hears,
 		},
 	})
 }

@@ -3,6 +3,7 @@ package clmctl_test
 import (
 	"bytes"
 	"context"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -20,6 +21,7 @@ import (
 type servers struct {
 	mu      sync.Mutex
 	running map[string]*labpeer.Process
+	sockets map[string]*net.UDPConn
 }
 
 // output collects what a background program writes.
@@ -94,6 +96,34 @@ func (s *servers) halt(ts *testscript.TestScript, neg bool, args []string) {
 	case <-time.After(time.Minute):
 		ts.Fatalf("%s goes on", args[0])
 	}
+}
+
+// silent binds a UDP socket that never answers: silent NAME sets the
+// environment variable NAME to its address.
+func (s *servers) silent(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: silent NAME")
+	}
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	ts.Check(err)
+	ts.Defer(func() { _ = conn.Close() })
+	s.mu.Lock()
+	s.sockets[ts.Name()+"/"+args[0]] = conn
+	s.mu.Unlock()
+	ts.Setenv(args[0], conn.LocalAddr().String())
+}
+
+// hears waits until somebody speaks to a silent socket: hears NAME
+func (s *servers) hears(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hears NAME")
+	}
+	s.mu.Lock()
+	conn := s.sockets[ts.Name()+"/"+args[0]]
+	s.mu.Unlock()
+	ts.Check(conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	_, _, err := conn.ReadFrom(make([]byte, 2048))
+	ts.Check(err)
 }
 
 // environment is that of the script, as far as a program here needs it.

@@ -15,6 +15,9 @@ import (
 const (
 	keyOutput           = "output"
 	keyLogFormat        = "log_format"
+	keyNoInput          = "no_input"
+	keyQuiet            = "quiet"
+	keyVerbose          = "verbose"
 	keyConcurrency      = "enrolment.concurrency"
 	keyTimeout          = "enrolment.timeout"
 	keyMaxAttempts      = "enrolment.max_attempts"
@@ -60,6 +63,9 @@ func settings() []setting {
 	return []setting{
 		{key: keyOutput, value: string(clikit.FormatTable), flag: clikit.FlagOutput},
 		{key: keyLogFormat, value: "text", flag: clikit.FlagLogFormat},
+		{key: keyNoInput, value: false, flag: clikit.FlagNoInput},
+		{key: keyQuiet, value: false, flag: clikit.FlagQuiet},
+		{key: keyVerbose, value: false, flag: clikit.FlagVerbose},
 		{key: keyConcurrency, value: defaultConcurrency, flag: flagConcurrency},
 		{key: keyTimeout, value: defaultTimeout, flag: flagTimeout},
 		{key: keyMaxAttempts, value: p.MaxAttempts},
@@ -89,6 +95,8 @@ func (x setting) parse(text string) (any, error) {
 	var value any = text
 	var err error
 	switch x.value.(type) {
+	case bool:
+		value, err = strconv.ParseBool(text)
 	case int:
 		value, err = strconv.Atoi(text)
 	case float64:
@@ -104,6 +112,8 @@ func (x setting) parse(text string) (any, error) {
 
 func kind(value any) string {
 	switch value.(type) {
+	case bool:
+		return "truth value like true or false"
 	case int:
 		return "number"
 	case float64:
