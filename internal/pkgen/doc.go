@@ -23,6 +23,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cloudflare/circl/sign/slhdsa"
+
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 )
@@ -73,6 +75,7 @@ type Config struct {
 	Random     io.Reader
 	WorkFactor int               // scrypt log2(N) of what is sealed; 0: age's default, 18
 	Warn       func(text string) // what a person should know though nothing failed
+	recovery   slhdsa.ID         // parameter set of the recovery key; 0: recoveryAlgorithm
 }
 
 func (c Config) path(name string) string { return filepath.Join(c.Dir, name) }

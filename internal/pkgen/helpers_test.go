@@ -26,12 +26,13 @@ const workFactor = 4
 var passphrase = []byte("correct horse")
 
 func config(dir string) pkgen.Config {
-	return pkgen.Config{
+	c := pkgen.Config{
 		Dir: dir, WorkFactor: workFactor, Files: keyfile.On(keyfiletest.New(0, keyfiletest.Kill)),
 		Now:    func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
 		Random: rand.NewChaCha8([32]byte{1}),
 		Warn:   func(string) {},
 	}
+	return c.WithFastRecovery()
 }
 
 // initPKG makes a PKG in a new directory.

@@ -1,6 +1,7 @@
 package pkgen
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
 		return nil, fmt.Errorf("make the master secret: %w", err)
 	}
 	defer master.Destroy()
-	recovery, recoveryPub, recoveryHash, err := newRecovery(c.Random)
+	recovery, recoveryPub, recoveryHash, err := newRecovery(c.Random, cmp.Or(c.recovery, recoveryAlgorithm))
 	if err != nil {
 		return nil, err
 	}

@@ -36,13 +36,13 @@ func RecoveryHash(algorithm string, publicKey []byte) (Hash, error) {
 	return sha256.Sum256(msg), nil
 }
 
-// newRecovery makes a recovery key: the private half as JSON to be sealed and
+// newRecovery makes a recovery key of a parameter set: the private half as JSON to be sealed and
 // zeroed, the public half as recovery.json.
-func newRecovery(random io.Reader) (private, public []byte, hash Hash, err error) {
+func newRecovery(random io.Reader, id slhdsa.ID) (private, public []byte, hash Hash, err error) {
 	fail := func(err error) ([]byte, []byte, Hash, error) {
 		return nil, nil, Hash{}, fmt.Errorf("make the recovery key: %w", err)
 	}
-	pub, priv, err := slhdsa.GenerateKey(random, recoveryAlgorithm)
+	pub, priv, err := slhdsa.GenerateKey(random, id)
 	if err != nil {
 		return fail(err)
 	}
@@ -55,7 +55,7 @@ func newRecovery(random io.Reader) (private, public []byte, hash Hash, err error
 	if err != nil {
 		return fail(err)
 	}
-	algorithm := recoveryAlgorithm.String()
+	algorithm := id.String()
 	if hash, err = RecoveryHash(algorithm, rawPub); err != nil {
 		return fail(err)
 	}
