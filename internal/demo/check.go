@@ -203,9 +203,9 @@ func (s *show) checkStatements(records []record) error {
 				return err
 			}
 			if err := enrol.CheckReceipt(&params, id, leaf, receipt); err != nil {
-				return fmt.Errorf("%s, certificate %x: %w", s.devices[i].name, leaf.SerialNumber, err)
+				return fmt.Errorf("%s, certificate %s: %w", s.devices[i].name, enrol.Describe(leaf).Serial, err)
 			}
-			s.say("     %s  %x: OK\n", receipt.Identity, leaf.SerialNumber)
+			s.say("     %s  %s: OK\n", receipt.Identity, enrol.Describe(leaf).Serial)
 		}
 	}
 	return nil

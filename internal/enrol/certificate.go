@@ -3,6 +3,7 @@ package enrol
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -165,7 +166,7 @@ func extKeyUsages() map[string]x509.ExtKeyUsage {
 // Describe returns what the inventory says about a certificate.
 func Describe(c *x509.Certificate) fleet.Certificate {
 	return fleet.Certificate{
-		Serial:    fmt.Sprintf("%x", c.SerialNumber),
+		Serial:    hex.EncodeToString(c.SerialNumber.Bytes()),
 		Subject:   c.Subject.String(),
 		Issuer:    c.Issuer.String(),
 		NotBefore: c.NotBefore.UTC(),
