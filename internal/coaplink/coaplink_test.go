@@ -38,7 +38,7 @@ func sampleStatus(id ibc.Identity) enrol.DeviceStatus {
 	enrolment := enrol.ID{9}
 	return enrol.DeviceStatus{
 		Version: "1.2.3", Identity: id,
-		Active:    &enrol.DeviceCertificate{Serial: "a0b", SHA256: [32]byte{1}, NotAfter: time.Unix(1_900_000_000, 0).UTC()},
+		Active:    &enrol.DeviceCertificate{Serial: "0a0b", SHA256: [32]byte{1}, NotAfter: time.Unix(1_900_000_000, 0).UTC()},
 		Staged:    &enrol.DeviceCertificate{Serial: "10", SHA256: [32]byte{2}, NotAfter: time.Unix(1_950_000_000, 0).UTC(), Expired: true},
 		Enrolment: &enrolment, Unconfirmed: true, LastError: "hook: exit status 1", Clock: enrol.ClockBehind,
 		Time: time.Unix(12, 0).UTC(), Anchors: [][32]byte{{7}, {8}},

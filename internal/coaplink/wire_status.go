@@ -82,11 +82,7 @@ func toWire(c *enrol.DeviceCertificate) (*statusCertificate, error) {
 	if c == nil {
 		return nil, nil
 	}
-	digits := c.Serial
-	if len(digits)%2 == 1 {
-		digits = "0" + digits
-	}
-	serial, err := hex.DecodeString(digits)
+	serial, err := hex.DecodeString(c.Serial)
 	if err != nil {
 		return nil, fmt.Errorf("serial number %q: %w", c.Serial, err)
 	}
@@ -158,12 +154,7 @@ func fromWire(c *statusCertificate) (*enrol.DeviceCertificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	// As %x prints a number: without leading zeros.
-	digits := hex.EncodeToString(c.Serial)
-	for len(digits) > 1 && digits[0] == '0' {
-		digits = digits[1:]
-	}
-	out := &enrol.DeviceCertificate{Serial: digits, NotAfter: notAfter, Expired: c.Expired}
+	out := &enrol.DeviceCertificate{Serial: hex.EncodeToString(c.Serial), NotAfter: notAfter, Expired: c.Expired}
 	return out, fixed(out.SHA256[:], c.SHA256, "certificate hash")
 }
 

@@ -104,7 +104,7 @@ type DeviceStatus struct {
 
 // DeviceCertificate is a certificate as a device reports it.
 type DeviceCertificate struct {
-	Serial   string // hex, lower case
+	Serial   string // hex of its bytes, lower case
 	SHA256   [32]byte
 	NotAfter time.Time
 	Expired  bool // by the device's clock or its lower bound

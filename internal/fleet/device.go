@@ -30,7 +30,7 @@ type Device struct {
 
 // Certificate is what the inventory says about an X.509 certificate.
 type Certificate struct {
-	Serial    string // hex, lower case
+	Serial    string // hex of its bytes, lower case
 	Subject   string // RFC 4514
 	Issuer    string // RFC 4514
 	NotBefore time.Time
