@@ -145,7 +145,7 @@ func (a *app) renderIssued(o issueOptions, params *ibc.Params, issued *pkgen.Iss
 		Ledger:   formatHead(issued.Ledger),
 		Issued:   issued.Rows,
 	}
-	a.note("%d bundles in %s; the ledger is at %s", len(issued.Rows), o.out, r.Ledger)
+	a.note("issued to %s: %d; the ledger is at %s", o.out, len(issued.Rows), r.Ledger)
 	return clikit.Render(a.Out, a.Output, r, rowTable(issued.Rows))
 }
 
