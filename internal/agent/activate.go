@@ -33,7 +33,10 @@ func (a *Agent) Activate(ctx context.Context, peer ibc.Identity, id enrol.ID, ce
 			if !st.Pending.holds(id, certificate) {
 				return refuse(enrol.ProblemConflict, "that certificate is not the verified one of enrolment %s", id)
 			}
-			return a.switchOver(ctx, st, confirmWithin)
+			if err := a.settle(ctx, st); err != nil {
+				return err
+			}
+			return a.switchOver(ctx, a.current(), confirmWithin)
 		}
 		return notActive(st, id)
 	})
@@ -94,10 +97,7 @@ func notActive(st state, id enrol.ID) error {
 func (a *Agent) switchOver(ctx context.Context, st state, confirmWithin time.Duration) error {
 	next := *st.Pending
 	next.RolledBack = false
-	// The pair to go back to is the last one that was final. One that was not
-	// is better than none, a damaged one is not.
-	final := st.Trial == nil && st.Phase == settled
-	if st.Active != nil && st.Active.leaf != nil && (final || st.fallback() == nil) {
+	if st.Active != nil && st.Active.leaf != nil { // a damaged one is none to go back to
 		st.Previous = st.Active
 	}
 	st.Pending, st.Active, st.Phase, st.Trial = nil, &next, activating, nil

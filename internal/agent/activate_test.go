@@ -263,16 +263,23 @@ func TestFirstPairIsNeverTakenAway(t *testing.T) {
 	})
 }
 
-// An enrolment that is activated while the last one is not confirmed falls
-// back to the last that was.
-func TestFallbackIsConfirmed(t *testing.T) {
-	d := newDevice(t)
-	first := d.enrol(1)
-	d.ok(d.activate(2, d.stage(2), time.Hour))
+// The pair to go back to is the one that was active before, confirmed or not:
+// its hook has succeeded. It is final then.
+func TestFallbackOfUnconfirmed(t *testing.T) {
+	d, h := newHooked(t)
+	d.enrol(1)
+	second := d.stage(2)
+	d.ok(d.activate(2, second, time.Hour))
 	third := d.stage(3)
+	h.fails = 1
+	wantRefusal(t, d.activate(3, third, time.Hour), enrol.ProblemRolledBack)
+	d.wantActive(second)
+	if d.status().Unconfirmed {
+		t.Error("the pair that was restored awaits a confirmation")
+	}
 	d.ok(d.activate(3, third, time.Hour))
 	d.ok(d.rollback(3, third))
-	d.wantActive(first)
+	d.wantActive(second)
 }
 
 // The CSR may hold the CA's challenge: after the activation no file of the
