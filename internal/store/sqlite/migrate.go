@@ -44,21 +44,12 @@ func loadMigrations(files fs.FS) ([]string, error) {
 
 // migrate brings the database to the latest version, in one transaction. It
 // looks before it writes: a foreign or later database is left as it is.
-func migrate(ctx context.Context, path string) error {
+func migrate(ctx context.Context, conn *sql.Conn) error {
 	scripts, err := loadMigrations(migrationFiles)
 	if err != nil {
 		return err
 	}
-	db, err := openDB(path)
-	if err != nil {
-		return err
-	}
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return errors.Join(explain(err), db.Close())
-	}
-	err = migrateConn(ctx, conn, scripts)
-	return errors.Join(explain(err), conn.Close(), db.Close())
+	return explain(migrateConn(ctx, conn, scripts))
 }
 
 func migrateConn(ctx context.Context, conn *sql.Conn, scripts []string) error {

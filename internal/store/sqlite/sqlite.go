@@ -63,19 +63,16 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if err := secureFile(path, o.MustExist); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, path); err != nil {
-		return nil, err
-	}
 	s := &Store{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.leases, err = oslock.OpenLeases(filepath.Join(filepath.Dir(path), leaseFile)); err != nil {
+	if s.writer, err = openWriter(ctx, path); err != nil {
 		return nil, err
 	}
-	if s.writer, err = openWriter(ctx, path); err != nil {
+	if s.leases, err = oslock.OpenLeases(filepath.Join(filepath.Dir(path), leaseFile)); err != nil {
 		return nil, err
 	}
 	if s.readDB, err = openDB(path, "query_only(1)"); err != nil {

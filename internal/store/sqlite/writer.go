@@ -35,6 +35,8 @@ type job struct {
 	done    chan struct{} // closed when err is final
 }
 
+// openWriter opens the connection that writes, and brings the database up to
+// date on it.
 func openWriter(ctx context.Context, path string) (*writer, error) {
 	db, err := openDB(path)
 	if err != nil {
@@ -43,6 +45,9 @@ func openWriter(ctx context.Context, path string) (*writer, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, errors.Join(explain(err), db.Close())
+	}
+	if err := migrate(ctx, conn); err != nil {
+		return nil, errors.Join(err, conn.Close(), db.Close())
 	}
 	w := &writer{
 		db: db, tx: tx{conn: conn, statements: map[string]*sql.Stmt{}, reader: newRecordReader()},

@@ -208,7 +208,7 @@ func testAtomic(t *testing.T, place Place[Store]) {
 	check := func(s Store) {
 		t.Helper()
 		same(t, "device", device(t, s, "plc-1"), before)
-		_, err := s.SerialOwner(ctx, leaf.RawIssuer, "5")
+		_, err := s.SerialOwner(ctx, leaf.RawIssuer, serialOf(leaf))
 		wantError(t, "the certificate", err, enrol.ErrNotFound)
 		if n, err := s.Mismatches(ctx, "plant", "", time.Time{}); n != 0 || err != nil {
 			t.Errorf("%d mismatches, %v", n, err)

@@ -156,6 +156,9 @@ func (i issuer) issue(t testing.TB, serial int64, commonName string, lifetime ti
 	return c
 }
 
+// serialOf is a serial number as the core writes it.
+func serialOf(c *x509.Certificate) string { return enrol.Describe(c).Serial }
+
 // requested is an enrolment that has just begun.
 func requested(device string, id byte) *enrol.Enrolment {
 	return &enrol.Enrolment{

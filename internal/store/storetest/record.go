@@ -68,7 +68,7 @@ func testSameCertificate(t *testing.T, place Place[Store]) {
 	second.State, second.Certificate = enrol.Issued, leaf.Raw
 	commit(t, s, enrol.Change{Enrolment: second})
 	same(t, "open", openEnrolment(t, s, "plc-1"), second)
-	id, err := s.SerialOwner(context.Background(), leaf.RawIssuer, "3")
+	id, err := s.SerialOwner(context.Background(), leaf.RawIssuer, serialOf(leaf))
 	if err != nil || id != first.ID {
 		t.Errorf("owner %s, %v", id, err)
 	}
