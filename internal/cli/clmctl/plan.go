@@ -76,10 +76,11 @@ func planRenew(ctx context.Context, devices inventory, f store.Filter, now time.
 			p.skip(d.Name, "%s", notDue(d, now, policy))
 			continue
 		}
-		if d.Certificate != nil {
+		// A device whose first enrolment has failed is tried again, up to the
+		// number of attempts; one that was never tried is for enrol to begin with.
+		if d.Certificate != nil || d.LastError != "" {
 			continue
 		}
-		// A device that was never enrolled is for enrol to begin with.
 		switch _, err := devices.OpenEnrolment(ctx, d.Name); {
 		case errors.Is(err, enrol.ErrNotFound):
 			due[d.Name] = false

@@ -67,6 +67,7 @@ func plant(now time.Time) *fakeInventory {
 			{Name: "half-renewed", Certificate: certificate(-time.Minute, time.Hour), RenewAt: now.Add(30 * time.Minute)},
 			{Name: "half-enrolled"},
 			{Name: "new"},
+			{Name: "not-yet-enrolled", Attempts: 1, LastError: "its CSR was wrong"},
 			{Name: "paused", Paused: true},
 			{Name: "quarantined", Quarantined: true, LastError: "its CSR was wrong", Certificate: certificate(-2*time.Hour, -time.Hour)},
 			{Name: "waiting", NextAttempt: now.Add(time.Minute), Certificate: certificate(-2*time.Hour, -time.Hour)},
@@ -97,14 +98,14 @@ func TestPlans(t *testing.T) {
 	}{
 		"enrol": {
 			func(i inventory) (*plan, error) { return planEnrol(ctx, i, store.Filter{}, now, enrol.DefaultPolicy()) },
-			"expired half-enrolled new",
+			"expired half-enrolled new not-yet-enrolled",
 			map[string]string{"due": "its certificate is valid until 2026-03-01T13:00:00Z", "paused": "paused", "waiting": "next try is at"},
 		},
 		"renew": {
 			func(i inventory) (*plan, error) {
 				return planRenew(ctx, i, store.Filter{}, now, enrol.DefaultPolicy())
 			},
-			"half-enrolled half-renewed expired due",
+			"not-yet-enrolled half-enrolled half-renewed expired due",
 			map[string]string{
 				"fresh": "not due until 2026-03-01T12:30:00Z", "new": "never enrolled", "paused": "paused",
 				"quarantined": "its CSR was wrong", "waiting": "next try is at 2026-03-01T12:01:00Z",
@@ -112,7 +113,7 @@ func TestPlans(t *testing.T) {
 		},
 		"forced": {
 			func(i inventory) (*plan, error) { return planForced(ctx, i, store.Filter{}) },
-			"due expired fresh half-renewed half-enrolled new waiting",
+			"due expired fresh half-renewed half-enrolled new not-yet-enrolled waiting",
 			map[string]string{"paused": "paused", "quarantined": "its CSR was wrong"},
 		},
 	} {
