@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 )
@@ -182,4 +184,43 @@ func TestBatchGivesEachDeviceItsTimeout(t *testing.T) {
 	if r := b.run(context.Background(), &plan{due: names(4)}); r.Failed != 4 {
 		t.Error(r.summary())
 	}
+}
+
+// Whatever the devices do, each one that was checked has one outcome, and the
+// exit code follows from the counts.
+func TestReportCounts(t *testing.T) {
+	t.Parallel()
+	kinds := []func(string) enrol.Result{renewed, failed, noCA, func(device string) enrol.Result {
+		return enrol.Result{Device: device, Outcome: enrol.OutcomeSkipped, Err: enrol.ErrLeased}
+	}}
+	rapid.Check(t, func(t *rapid.T) {
+		p := &plan{due: names(rapid.IntRange(0, 20).Draw(t, "due"))}
+		for i := range rapid.IntRange(0, 5).Draw(t, "skipped") {
+			p.skip(fmt.Sprintf("skipped-%d", i), "it is paused")
+		}
+		answers := map[string]enrol.Result{}
+		for _, device := range p.due {
+			answers[device] = rapid.SampledFrom(kinds).Draw(t, device)(device)
+		}
+		w := &fakeWorker{result: func(_ context.Context, device string) enrol.Result { return answers[device] }}
+		r := runFake(context.Background(), w, p, rapid.IntRange(1, 8).Draw(t, "concurrency"))
+		if r.Checked != r.Renewed+r.Failed+r.Pending+r.Skipped || len(r.Devices) != r.Checked || r.Due != len(p.due) {
+			t.Fatalf("%s, %d outcomes", r.summary(), len(r.Devices))
+		}
+		for i := 1; i < len(r.Devices); i++ {
+			if r.Devices[i-1].Name >= r.Devices[i].Name {
+				t.Fatalf("%s before %s", r.Devices[i-1].Name, r.Devices[i].Name)
+			}
+		}
+		want := clikit.ExitDone
+		switch {
+		case r.Failed > 0:
+			want = clikit.ExitSomeFailed
+		case r.Pending > 0:
+			want = clikit.ExitUnavailable
+		}
+		if got := clikit.ExitCode(r.err()); got != want {
+			t.Fatalf("%s: exit code %d, want %d", r.summary(), got, want)
+		}
+	})
 }
