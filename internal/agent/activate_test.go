@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -213,6 +214,12 @@ func TestConfirmationTimer(t *testing.T) {
 		if s := d.status(); !strings.Contains(s.LastError, "1m0s") || s.Staged.SHA256 != second {
 			t.Errorf("after the timer the status is %+v", s)
 		}
+		d.ok(d.activate(2, second, time.Minute))
+		time.Sleep(59 * time.Second)
+		d.wantActive(second)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		d.wantActive(first)
 		// Confirmed, rolled back or replaced in time, it does not ring again.
 		d.ok(d.activate(2, second, time.Minute))
 		d.ok(d.rollback(2, second))
@@ -222,6 +229,37 @@ func TestConfirmationTimer(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		d.wantActive(second)
+	})
+}
+
+// slowReader is a source of randomness that blocks for a while.
+type slowReader struct{ wait time.Duration }
+
+func (r *slowReader) Read(p []byte) (int, error) {
+	time.Sleep(r.wait)
+	return rand.Read(p)
+}
+
+// A timer that rings while the pair is being replaced is not the new pair's.
+func TestTimerOfReplacedPair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &slowReader{}
+		d := newDevice(t, func(c *agent.Config) { c.Random = slow })
+		d.enrol(1)
+		d.ok(d.activate(2, d.stage(2), time.Minute))
+		certificates := d.ca.issue(t, d.csr(3))
+		third := must[enrol.VerifyResponse](t)(d.verify(3, certificates)).Certificate
+		time.Sleep(58 * time.Second)
+		slow.wait = 5 * time.Second
+		go func() { _, _ = d.verify(3, certificates) }() // the agent is busy when the timer rings
+		time.Sleep(time.Second)
+		d.ok(d.activate(3, third, time.Hour)) // next in the queue
+		slow.wait = 0
+		synctest.Wait()
+		d.wantActive(third)
+		time.Sleep(time.Hour - time.Second)
+		synctest.Wait()
+		d.wantActive(third)
 	})
 }
 
@@ -406,4 +444,17 @@ func TestDamagedPair(t *testing.T) {
 	d.ok(d.activate(2, second, time.Hour))
 	wantRefusal(t, d.rollback(2, second), enrol.ProblemConflict)
 	d.wantActive(second)
+	// Nor does it take the place of one that is sound.
+	third := d.enrol(3)
+	d.stop()
+	d.ok(os.WriteFile(filepath.Join(d.cfg.Dir, "active", "cert.pem"), []byte("garbage"), keyfile.SecretPerm))
+	d.start()
+	if s := d.status(); s.Active != nil {
+		t.Errorf("with a damaged certificate the status is %+v", s)
+	}
+	fourth := d.stage(4)
+	d.ok(d.activate(4, fourth, time.Hour))
+	d.ok(d.rollback(4, fourth))
+	d.wantActive(second)
+	wantRefusal(t, d.activate(3, third, 0), enrol.ProblemUnknown)
 }

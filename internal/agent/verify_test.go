@@ -60,6 +60,7 @@ func TestVerifyProves(t *testing.T) {
 
 func TestVerifyRefusals(t *testing.T) {
 	d := newDevice(t)
+	first := d.csr(1)
 	active := d.enrol(1)
 	csr := d.csr(2)
 	foreign := newAuthority(t, "plant") // the same names, other keys
@@ -97,6 +98,8 @@ func TestVerifyRefusals(t *testing.T) {
 	// For the active enrolment, no other certificate counts.
 	_, err = d.verify(1, good)
 	wantRefusal(t, err, enrol.ProblemUnverified)
+	_, err = d.verify(1, d.ca.issue(t, first))
+	wantRefusal(t, err, enrol.ProblemConflict)
 }
 
 // Another certificate for the same CSR replaces the staged one.
@@ -211,6 +214,15 @@ func TestAnchorPinnedAtConfirmation(t *testing.T) {
 	d.restart()
 	_, err = d.agent.CSR(t.Context(), d.peer, d.request(3))
 	wantRefusal(t, err, enrol.ProblemForbidden)
+}
+
+// An activation that is final at once is a confirmation.
+func TestAnchorPinnedByFinalActivation(t *testing.T) {
+	d := newDevice(t)
+	d.ok(d.activate(1, d.stage(1), 0))
+	if s := d.status(); len(s.Anchors) != 1 || s.Anchors[0] != sha256.Sum256(d.ca.root.Raw) {
+		t.Errorf("the pinned anchors are %x", s.Anchors)
+	}
 }
 
 // FuzzVerify: no certificates make the agent panic, and nothing but the CA's
