@@ -86,7 +86,7 @@ func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, e
 }
 
 // errAgain marks a failed handshake that a fresh one may not repeat.
-var errAgain = errors.New("no handshake")
+var errAgain = errors.New("the handshake did not complete")
 
 // attempt does one handshake on a socket of its own and returns its address too.
 func (d *Dialer) attempt(ctx context.Context, device fleet.Device, from net.Addr) (*link, net.Addr, error) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/coaplink/lossy"
+	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
@@ -69,6 +70,56 @@ func TestOldestFirstFlightGivesWay(t *testing.T) {
 	enter(6, strangerAddr)
 	if len(evicted) != 2 || evicted[0] != 1 || evicted[1] != 3 {
 		t.Errorf("evicted %v, want the oldest two, 1 and 3", evicted)
+	}
+}
+
+// TestFirstFlightsHaveARate: beyond a burst they are admitted one by one; each
+// class, and whoever has proved his port, has a rate of his own.
+func TestFirstFlightsHaveARate(t *testing.T) {
+	g, clock := newTestGate(t, Limits{FirstFlights: 2, FirstEvery: time.Second})
+	enters := func(a netip.AddrPort) bool { return g.enter(a, func() {}) != nil }
+	if !enters(strangerAddr) || !enters(strangerAddr) || enters(strangerAddr) {
+		t.Error("not two of three")
+	}
+	if !enters(trustedAddr) {
+		t.Error("the CLM waits for strangers")
+	}
+	elsewhere := netip.AddrPortFrom(strangerAddr.Addr(), 99)
+	g.prove(elsewhere)
+	if !enters(elsewhere) || enters(strangerAddr) {
+		t.Error("a proved port counts as another one")
+	}
+	clock.advance(time.Second)
+	if !enters(strangerAddr) || enters(strangerAddr) {
+		t.Error("not one a second")
+	}
+	clock.advance(provenFor)
+	if !enters(elsewhere) || !enters(elsewhere) || enters(elsewhere) {
+		t.Error("a proof counts for ever")
+	}
+	for i := range maxSources + 10 {
+		g.prove(netip.AddrPortFrom(strangerAddr.Addr(), uint16(i)))
+	}
+	if len(g.proven) > maxSources {
+		t.Errorf("%d proofs are remembered", len(g.proven))
+	}
+}
+
+// TestHandshakesOfOneSource are limited once its address is proved.
+func TestHandshakesOfOneSource(t *testing.T) {
+	g, _ := newTestGate(t, Limits{SourceBurst: 2, SourceEvery: time.Hour})
+	for i, want := range []error{nil, nil, errBusy} {
+		p := g.enter(strangerAddr, func() {})
+		if err := p.proved(t.Context()); !errors.Is(err, want) {
+			t.Errorf("handshake %d: %v", i, err)
+		}
+		if err := p.proved(t.Context()); want == nil && err != nil {
+			t.Errorf("handshake %d, its ClientHello repeated: %v", i, err)
+		}
+		p.release()
+	}
+	if len(g.slots) != 0 {
+		t.Errorf("%d slots are held", len(g.slots))
 	}
 }
 
@@ -182,6 +233,29 @@ func TestPairingTokenIsWaitedFor(t *testing.T) {
 	addr, _ := serve(t, s)
 	for range 3 {
 		dial(t, p.dialer(t, "clm-1", 1), deviceAt(key, addr))
+	}
+}
+
+// TestNoTokenNoPairing: without a token the binding of an unknown certificate
+// is not verified; a known certificate needs none.
+func TestNoTokenNoPairing(t *testing.T) {
+	p := newPKG(t, 1)
+	key := p.key(t, ibc.RoleDevice, "plc-1", 1)
+	peers := newPeers("clm-1")
+	s := newServer(key, peers, &fakeServices{})
+	s.Limits.PairBurst, s.Limits.PairEvery = 1, time.Hour
+	addr, _ := serve(t, s)
+	known := p.dialer(t, "clm-1", 1)
+	for range 3 {
+		dial(t, known, deviceAt(key, addr))
+	}
+	unknown := p.dialer(t, "clm-1", 1)
+	unknown.Timeouts.Handshake = 500 * time.Millisecond
+	if _, err := unknown.Dial(t.Context(), deviceAt(key, addr)); !errors.Is(err, enrol.ErrUnreachable) {
+		t.Errorf("err = %v", err)
+	}
+	if n := peers.pairings(); n != 1 {
+		t.Errorf("%d pairings with one token", n)
 	}
 }
 

@@ -197,6 +197,13 @@ func TestDeviceRefuses(t *testing.T) {
 			f.change = func(c *x509.Certificate) { c.DNSNames = []string{"clm"} }
 			return f.tls()
 		}, "exactly one extension"},
+		{"an extra extension behind the binding", func(t *testing.T) tls.Certificate {
+			f := bound(t, clm, nil)
+			f.change = func(c *x509.Certificate) {
+				c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{1, 2, 3}, Value: []byte{5, 0}})
+			}
+			return f.tls()
+		}, "exactly one extension"},
 		{"no extension", func(t *testing.T) tls.Certificate {
 			f := bound(t, clm, nil)
 			f.change = func(c *x509.Certificate) { c.ExtraExtensions = nil }

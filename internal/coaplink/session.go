@@ -79,15 +79,15 @@ func (s *session) expire() {
 	}
 }
 
-// monitor sees every message before it is processed. Only confirmable requests
-// are answered: their retransmission is what makes the protocol reliable.
-func (s *session) monitor(_ *client.Conn, m *pool.Message) (drop bool, err error) {
+// monitor sees every message before it is processed.
+func (s *session) monitor(*client.Conn, *pool.Message) (drop bool, err error) {
 	s.touch()
-	return m.Type() == message.NonConfirmable, nil
+	return false, nil
 }
 
 // handle answers one message of the peer. The library has sorted out
-// duplicates (RFC 7252 section 4.5).
+// duplicates (RFC 7252 section 4.5). Only confirmable requests are answered:
+// their retransmission is what makes the protocol reliable.
 func (s *session) handle(w *responsewriter.ResponseWriter[*client.Conn], m *pool.Message) {
 	if m.Type() != message.Confirmable || m.Code() == codes.Empty || m.Code()>>5 != 0 {
 		return

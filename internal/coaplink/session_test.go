@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -219,6 +220,70 @@ func TestRefusedRequests(t *testing.T) {
 	d.stop()
 	if len(d.services.calls) != 1 {
 		t.Errorf("the services were called: %v", d.services.calls)
+	}
+}
+
+// TestLaterBlocksBelongToTheirRequest: the later blocks of a response are given
+// out for the request that they answer, and only until the next one.
+func TestLaterBlocksBelongToTheirRequest(t *testing.T) {
+	d := newTestDevice(t)
+	peer := d.raw(t)
+	get := func(path string, tag byte, num uint32) *pool.Message {
+		return peer.ask(codes.GET, path, func(m *pool.Message) {
+			m.AddOptionBytes(optionRequestTag, []byte{tag})
+			m.SetOptionUint32(message.Block2, block{num: num, szx: 2}.value())
+		})
+	}
+	first := get(pathStatus, 1, 0)
+	if n := len(mustBody(t, first)); first.Code() != codes.Content || n != 64 {
+		t.Fatalf("first block: %v, %d bytes", first.Code(), n)
+	}
+	for _, c := range []struct {
+		name string
+		path string
+		tag  byte
+		num  uint32
+		want codes.Code
+	}{
+		{"the next block", pathStatus, 1, 1, codes.Content},
+		{"another resource", pathCore, 1, 1, codes.RequestEntityIncomplete},
+		{"another request", pathStatus, 2, 1, codes.RequestEntityIncomplete},
+		{"beyond the end", pathStatus, 1, 1000, codes.RequestEntityIncomplete},
+		{"the next block again", pathStatus, 1, 1, codes.Content},
+		{"a new request", pathCore, 3, 0, codes.Content},
+		{"the former request", pathStatus, 1, 1, codes.RequestEntityIncomplete},
+	} {
+		if m := get(c.path, c.tag, c.num); m.Code() != c.want {
+			t.Errorf("%s: %v, want %v", c.name, m.Code(), c.want)
+		}
+	}
+	if n := d.services.count("status"); n != 1 {
+		t.Errorf("the status was made %d times", n)
+	}
+}
+
+// TestFewRepliesAreKept, the latest ones.
+func TestFewRepliesAreKept(t *testing.T) {
+	r := newReplies()
+	m := pool.NewMessage(context.Background())
+	m.SetType(message.Acknowledgement)
+	m.SetCode(codes.Changed)
+	for i := range 3 * keptReplies {
+		m.SetMessageID(int32(i))
+		for range 2 {
+			if err := r.Store(strconv.Itoa(i), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(r.byMID) != keptReplies || len(r.order) != keptReplies {
+		t.Errorf("%d replies are kept", len(r.byMID))
+	}
+	for i, want := range map[int]bool{0: false, 2*keptReplies - 1: false, 2 * keptReplies: true, 3*keptReplies - 1: true} {
+		got := pool.NewMessage(context.Background())
+		if ok, err := r.Load(strconv.Itoa(i), got); ok != want || err != nil || ok && got.MessageID() != int32(i) {
+			t.Errorf("reply %d: %v, %v", i, ok, err)
+		}
 	}
 }
 

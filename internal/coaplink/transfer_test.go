@@ -148,6 +148,20 @@ func TestDeviceOfSmallBlocks(t *testing.T) {
 	if !bytes.Equal(arrived, sent) || largest != 64 {
 		t.Errorf("arrived %d bytes in blocks of %d", len(arrived), largest)
 	}
+	// Or it takes the first block and names a smaller size for the others.
+	largest = 0
+	d = &blockDevice{prefers: 2, respond: d.respond}
+	d.spoil = func(n int, r request, _ *reply) {
+		if n > 1 {
+			largest = max(largest, len(r.payload))
+		}
+	}
+	if _, err := d.link().call(context.Background(), request{code: codes.POST, payload: sent}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(arrived, sent) || largest != 64 {
+		t.Errorf("arrived %d bytes in blocks of %d after the first", len(arrived), largest)
+	}
 }
 
 // TestBrokenTransfers: a device whose blocks do not fit together is told, not

@@ -2,6 +2,7 @@ package coaplink
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"os/exec"
 	"reflect"
@@ -283,6 +284,23 @@ func TestCertsOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	signer, err := pkcs7.NewSignedData(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newPKG(t, 1).credential(t, "clm-1", 1)
+	parsed, err := x509.ParseCertificate(c.certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := signer.AddSigner(parsed, c.key, pkcs7.SignerInfoConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	signer.Detach()
+	signed, err := signer.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
 	flip := func(i int) []byte {
 		b := bytes.Clone(short)
 		b[i] ^= 1
@@ -291,6 +309,7 @@ func TestCertsOnly(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"empty": {}, "three bytes": {0x30, 0x80, 0x00}, "indefinite length": {0x30, 0x80, 0x06, 0x00, 0x00, 0x00},
 		"truncated": short[:len(short)-1], "trailing": append(bytes.Clone(short), 0), "large certificate": large, "no certificate inside": odd,
+		"a signer":             signed,
 		"another content type": flip(12), "another inner content type": flip(len(short) - 11),
 	} {
 		if got, err := parseCertsOnly(b); !errors.Is(err, errPayload) {
