@@ -429,6 +429,23 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
+// A previous pair that is damaged is none: the active one stays, unconfirmed.
+func TestDamagedFallback(t *testing.T) {
+	d := newDevice(t)
+	d.enrol(1)
+	second := d.stage(2)
+	d.ok(d.activate(2, second, time.Hour))
+	d.stop()
+	d.ok(os.WriteFile(filepath.Join(d.cfg.Dir, "pairs", id(1).String(), "key.pem"), nil, keyfile.SecretPerm))
+	d.start()
+	for range 3 {
+		d.restart()
+	}
+	d.wantActive(second)
+	wantRefusal(t, d.rollback(2, second), enrol.ProblemConflict)
+	d.ok(d.confirm(2, second))
+}
+
 // A damaged pair is reported and never the one to go back to; the device can
 // still be enrolled.
 func TestDamagedPair(t *testing.T) {
