@@ -10,7 +10,7 @@ gopath=$(go env GOPATH)
 
 for linter in golangci-lint "${gopath%%:*}/bin/golangci-lint" "${gopath%%:*}/bin/golangci-lint-$version"; do
 	if [[ $("$linter" version --short 2>/dev/null) == "${version#v}" ]]; then
-		exec "$linter" run "$@" ./...
+		exec "$linter" run --allow-serial-runners "$@" ./...
 	fi
 done
 
@@ -24,4 +24,4 @@ if ! GOBIN=$temp CGO_ENABLED=0 go install -trimpath "github.com/golangci/golangc
 fi
 mkdir -p "${gopath%%:*}/bin"
 mv "$temp/golangci-lint" "${gopath%%:*}/bin/golangci-lint-$version"
-"${gopath%%:*}/bin/golangci-lint-$version" run "$@" ./...
+"${gopath%%:*}/bin/golangci-lint-$version" run --allow-serial-runners "$@" ./...
