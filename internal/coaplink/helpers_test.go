@@ -129,6 +129,13 @@ type fakeServices struct {
 	ctx      context.Context
 }
 
+// setHook sets what happens in each call, also while the device serves.
+func (f *fakeServices) setHook(hook func(call string)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hook = hook
+}
+
 func (f *fakeServices) note(call string, peer ibc.Identity) error {
 	f.mu.Lock()
 	f.calls = append(f.calls, call)

@@ -126,11 +126,11 @@ func TestDuplicateMeanwhile(t *testing.T) {
 func TestServiceOutlivesPeer(t *testing.T) {
 	d := newTestDevice(t)
 	release, started := make(chan struct{}), make(chan struct{})
-	d.services.hook = func(string) {
+	link := d.dial(t)
+	d.services.setHook(func(string) {
 		close(started)
 		<-release
-	}
-	link := d.dial(t)
+	})
 	go func() { _, _ = link.Status(context.Background()) }()
 	<-started
 	if err := link.Close(); err != nil {
