@@ -92,10 +92,10 @@ func TestDuplicateMeanwhile(t *testing.T) {
 	d := newTestDevice(t)
 	release, started := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	d.services.hook = func(string) {
+	d.services.setHook(func(string) {
 		once.Do(func() { close(started) })
 		<-release
-	}
+	})
 	peer := d.raw(t)
 	payload, err := encodeReference(enrol.ID{1}, [32]byte{2}, 0)
 	if err != nil {

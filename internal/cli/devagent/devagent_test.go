@@ -127,8 +127,8 @@ func TestStatusJSON(t *testing.T) {
 	for key, value := range map[string]any{
 		"identity": id.String(), "params_id": hex.EncodeToString(paramsID[:]),
 		"version": clikit.Version().Version, "last_error": nil, "clock": "plausible",
-		"active": map[string]any{"serial": "abc", "sha256": want[0], "not_after": notAfter.Format(time.RFC3339), "key_matches": true},
-		"staged": map[string]any{"serial": "abd", "sha256": want[1], "not_after": notAfter.Format(time.RFC3339)},
+		"active": map[string]any{"serial": "0abc", "sha256": want[0], "not_after": notAfter.Format(time.RFC3339), "key_matches": true},
+		"staged": map[string]any{"serial": "0abd", "sha256": want[1], "not_after": notAfter.Format(time.RFC3339)},
 	} {
 		if !reflect.DeepEqual(got[key], value) {
 			t.Errorf("%s is %v, want %v", key, got[key], value)
