@@ -161,6 +161,18 @@ func TestLeases(t *testing.T) {
 	if _, err := one.Take("plc-1"); !errors.Is(err, enrol.ErrLeased) {
 		t.Errorf("a second release ended another lease: %v", err)
 	}
+	same, err := one.Take("plc-3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	same()
+	if _, err := one.Take("plc-3"); err != nil {
+		t.Fatal(err)
+	}
+	same()
+	if _, err := one.Take("plc-3"); !errors.Is(err, enrol.ErrLeased) {
+		t.Errorf("a second release ended the same one's next lease: %v", err)
+	}
 	// Closing releases, and releasing afterwards does no harm.
 	if err := two.Close(); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,9 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/edgeclm/edgeclm/internal/store"
 )
@@ -60,12 +63,8 @@ func migrateConn(ctx context.Context, conn *sql.Conn, scripts []string) error {
 	if version > len(scripts) {
 		return fmt.Errorf("%w: its schema has version %d, this release knows up to %d", store.ErrVersion, version, len(scripts))
 	}
-	var mode string
-	if err := conn.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
-		return fmt.Errorf("switch to write-ahead logging: %w", err)
-	}
-	if mode != "wal" {
-		return fmt.Errorf("the file system does not support write-ahead logging (journal mode %s)", mode)
+	if err := logAhead(ctx, conn); err != nil {
+		return err
 	}
 	if version == len(scripts) {
 		return nil
@@ -80,6 +79,31 @@ func migrateConn(ctx context.Context, conn *sql.Conn, scripts []string) error {
 	if err != nil {
 		_, rollbackErr := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 		return errors.Join(err, rollbackErr)
+	}
+	return nil
+}
+
+// logAhead switches to the write-ahead log, which the database then keeps. It
+// is the one lock for which SQLite does not wait by itself, so two processes
+// that make a database together meet here.
+func logAhead(ctx context.Context, conn *sql.Conn) error {
+	var mode string
+	for tries := busyTimeout / busyWait; ; tries-- {
+		err := conn.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode)
+		if err == nil {
+			break
+		}
+		if !isCode(err, sqlite3.SQLITE_BUSY) || tries == 0 {
+			return fmt.Errorf("switch to write-ahead logging: %w", err)
+		}
+		select {
+		case <-time.After(busyWait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if mode != "wal" {
+		return fmt.Errorf("the file system does not support write-ahead logging (journal mode %s)", mode)
 	}
 	return nil
 }

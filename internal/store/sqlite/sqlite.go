@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	driver "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -24,6 +25,13 @@ const leaseFile = "leases.lock"
 
 // readers bounds the connections that read at the same time.
 const readers = 4
+
+// busyTimeout is how long another process's transaction is waited for: it takes
+// milliseconds, but for one that imports a whole plant.
+const (
+	busyTimeout = 10 * time.Second
+	busyWait    = 10 * time.Millisecond
+)
 
 // Options are what a caller may decide; the zero Options suit the product.
 type Options struct {
@@ -136,10 +144,8 @@ func secureFile(path string, mustExist bool) error {
 
 // openDB returns a pool of connections with our settings and further pragmas.
 func openDB(path string, pragmas ...string) (*sql.DB, error) {
-	// Another process's commit takes milliseconds; ten seconds are for one
-	// that imports a whole plant.
 	common := []string{
-		"busy_timeout(10000)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "temp_store(MEMORY)",
+		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "temp_store(MEMORY)",
 		"trusted_schema(0)", "cell_size_check(1)", "journal_size_limit(16777216)",
 	}
 	query := url.Values{"_pragma": append(common, pragmas...), "_dqs": {"0"}, "_defensive": {"1"}, "_error_rc": {"1"}, "mode": {"rw"}}

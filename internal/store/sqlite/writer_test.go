@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -241,5 +243,37 @@ func TestCloseWhileWriting(t *testing.T) {
 		if _, readErr := s.OpenEnrolment(context.Background(), name); (readErr == nil) != (err == nil) {
 			t.Errorf("%s was answered with %v, and it is there: %v", name, err, readErr == nil)
 		}
+	}
+}
+
+// expiring is a context that ends after its error was asked for so often.
+type expiring struct {
+	context.Context
+	left atomic.Int64
+}
+
+func (c *expiring) Err() error {
+	if c.left.Add(-1) < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestInterruptDelivery: a delivery of a whole plant can be interrupted, and
+// has then changed nothing.
+func TestInterruptDelivery(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "inventory.db"))
+	d := store.Delivery{}
+	for i := range 100 {
+		id := ibc.Identity{Role: ibc.RoleDevice, Name: fmt.Sprintf("plc-%03d", i), Epoch: 1, Generation: 1}
+		d.Rows = append(d.Rows, store.Row{Identity: id, LedgerIndex: 1})
+	}
+	ctx := &expiring{Context: context.Background()}
+	ctx.left.Store(50)
+	if _, err := s.PutDevices(ctx, d); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if n, err := s.CountDevices(context.Background(), store.Filter{}); n != 0 || err != nil {
+		t.Errorf("%d devices are stored, %v", n, err)
 	}
 }
