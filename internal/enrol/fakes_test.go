@@ -226,7 +226,6 @@ type fakeCA struct {
 	err      error
 	pending  int // answers with PENDING so often
 	alter    func(*x509.Certificate, *enrol.Answer)
-	enclosed [][]byte
 }
 
 func (ca *fakeCA) Anchor() []byte { return ca.anchor.Raw }

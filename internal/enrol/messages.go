@@ -51,7 +51,7 @@ func PossessionDigest(pub crypto.PublicKey, message []byte) ([]byte, crypto.Hash
 // v1.5. Errors wrap ErrProof.
 func CheckPossession(pub crypto.PublicKey, message, signature []byte) error {
 	digest, hash := PossessionDigest(pub, message)
-	ok := false
+	var ok bool
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
 		ok = ecdsa.VerifyASN1(k, digest, signature)

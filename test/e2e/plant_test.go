@@ -34,9 +34,8 @@ const (
 // clock is a wall clock that can be wrong.
 type clock struct{ offset atomic.Int64 }
 
-func (c *clock) now() time.Time      { return time.Now().Add(time.Duration(c.offset.Load())) }
-func (c *clock) set(at time.Time)    { c.offset.Store(int64(time.Until(at))) }
-func (c *clock) add(d time.Duration) { c.offset.Add(int64(d)) }
+func (c *clock) now() time.Time   { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) set(at time.Time) { c.offset.Store(int64(time.Until(at))) }
 
 // plant is a PKG, a CLM and a CA; devices are added.
 type plant struct {

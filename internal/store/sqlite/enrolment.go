@@ -15,7 +15,7 @@ import (
 // the store, ID and Device identify the row, Certificate and Chain stand
 // elsewhere.
 func enrolmentColumns(e *enrol.Enrolment) []column {
-	nonce := (*[32]byte)(&e.Receipt.Nonce)
+	nonce := &e.Receipt.Nonce
 	return []column{
 		{"identity", identity{&e.Identity}},
 		{"state", textOf(&e.State)},

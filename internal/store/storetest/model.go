@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"reflect"
 	"testing"
@@ -150,7 +151,7 @@ func (m *modelTest) must(t *rapid.T, what string, err error) {
 
 // agree fails unless two errors are both nil or wrap the same sentinel.
 func (m *modelTest) agree(t *rapid.T, what string, real, model error) {
-	if kind(real) != kind(model) {
+	if !errors.Is(kind(real), kind(model)) {
 		t.Fatalf("%s: %v, but the model says %v", what, real, model)
 	}
 }
