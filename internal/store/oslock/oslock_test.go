@@ -254,3 +254,24 @@ func TestRunLockNote(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func FuzzParseNote(f *testing.F) {
+	f.Add(formatNote(12, lockTime))
+	f.Add("-1 2031-05-07T09:30:15Z")
+	f.Add("1 2031-05-07T09:30:15.5+01:00")
+	f.Add("2147483647 ")
+	f.Add("1 9999-12-31T23:59:59-01:00")
+	f.Fuzz(func(t *testing.T, note string) {
+		pid, since := parseNote(note)
+		if pid < 0 || pid == 0 && !since.IsZero() {
+			t.Errorf("%q is half a note: %d, %v", note, pid, since)
+		}
+		// A zone may lead out of the four digits that a year has.
+		if year := since.Year(); pid == 0 || year < 0 || year > 9999 {
+			return
+		}
+		if again, at := parseNote(formatNote(pid, since)); again != pid || !at.Equal(since.Truncate(time.Second)) {
+			t.Errorf("%q: %d, %v becomes %d, %v", note, pid, since, again, at)
+		}
+	})
+}

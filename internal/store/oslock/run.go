@@ -55,7 +55,7 @@ func RunLock(path string, now time.Time) (unlock func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	note := fmt.Sprintf("%d %s\n", os.Getpid(), now.UTC().Format(time.RFC3339))
+	note := formatNote(os.Getpid(), now)
 	if err := os.WriteFile(path, []byte(note), keyfile.SecretPerm); err != nil {
 		return nil, errors.Join(fmt.Errorf("note who holds the lock: %w", err), release())
 	}
@@ -75,15 +75,24 @@ func readNote(path string) *HeldError {
 	if err := errors.Join(err, file.Close()); err != nil {
 		return held
 	}
-	pid, since, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
-	at, err := time.Parse(time.RFC3339, since)
-	if err != nil {
-		return held
-	}
-	n, err := strconv.ParseUint(pid, 10, 31)
-	if err != nil {
-		return held
-	}
-	held.PID, held.Since = int(n), at.UTC()
+	held.PID, held.Since = parseNote(string(data))
 	return held
+}
+
+func formatNote(pid int, at time.Time) string {
+	return fmt.Sprintf("%d %s\n", pid, at.UTC().Format(time.RFC3339))
+}
+
+// parseNote returns 0 and the zero time unless all of it is in order.
+func parseNote(note string) (pid int, since time.Time) {
+	number, at, _ := strings.Cut(strings.TrimSpace(note), " ")
+	since, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		return 0, time.Time{}
+	}
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil || n == 0 {
+		return 0, time.Time{}
+	}
+	return int(n), since.UTC()
 }

@@ -23,8 +23,12 @@ import (
 // leaseFile is the name of the file of leases, beside the database.
 const leaseFile = "leases.lock"
 
-// readers bounds the connections that read at the same time.
-const readers = 4
+// How many connections read at the same time, and how many are kept. Who reads
+// between the elements of ListDevices needs a second one.
+const (
+	maxReaders  = 16
+	idleReaders = 4
+)
 
 // busyTimeout is how long another process's transaction is waited for: it takes
 // milliseconds, but for one that imports a whole plant.
@@ -87,8 +91,8 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s.on = s.readDB
-	s.readDB.SetMaxOpenConns(readers)
-	s.readDB.SetMaxIdleConns(readers)
+	s.readDB.SetMaxOpenConns(maxReaders)
+	s.readDB.SetMaxIdleConns(idleReaders)
 	return s, s.readDB.PingContext(ctx)
 }
 
