@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -89,6 +90,13 @@ func (p *memoryPeers) Raise(id ibc.Identity) error {
 	p.floors[id.Name] = [2]uint32{id.Epoch, id.Generation}
 	p.raised = append(p.raised, id)
 	return nil
+}
+
+// raises returns the identities that became a floor, in order.
+func (p *memoryPeers) raises() []ibc.Identity {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.raised)
 }
 
 func (p *memoryPeers) Cached(sum [32]byte) (ibc.Identity, bool) {

@@ -87,16 +87,14 @@ func TestRaisedFloor(t *testing.T) {
 	peers := newPeers("clm-1", "clm-2")
 	services := &fakeServices{status: sampleStatus(key.Identity())}
 	later := ibc.Identity{Role: ibc.RoleCLM, Name: "clm-1", Epoch: 1, Generation: 2}
-	services.hook = func(string) {
+	services.setHook(func(string) {
 		services.mu.Lock()
 		latest := services.peers[len(services.peers)-1]
 		services.mu.Unlock()
-		peers.mu.Lock()
-		defer peers.mu.Unlock()
-		if latest == later && !slices.Contains(peers.raised, later) {
+		if latest == later && !slices.Contains(peers.raises(), later) {
 			t.Error("served before the floor was stored")
 		}
-	}
+	})
 	addr, _ := serve(t, newServer(key, peers, services))
 	ctx := context.Background()
 	old := p.dialer(t, "clm-1", 1)
@@ -104,8 +102,8 @@ func TestRaisedFloor(t *testing.T) {
 	if _, err := first.Status(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if len(peers.raised) != 0 {
-		t.Errorf("raised without need: %v", peers.raised)
+	if raised := peers.raises(); len(raised) != 0 {
+		t.Errorf("raised without need: %v", raised)
 	}
 	second := dial(t, p.dialer(t, "clm-1", 2), deviceAt(key, addr))
 	if _, err := second.Status(ctx); err != nil {
