@@ -14,8 +14,8 @@ import (
 )
 
 // opensslClient lets openssl's client do a handshake with what is in a PEM
-// file, if any, and returns what it said.
-func opensslClient(t *testing.T, addr string, credential []byte, more ...string) (output string, err error) {
+// file, if any, hang up once served says so, and returns what it said.
+func opensslClient(t *testing.T, addr string, credential []byte, served func() bool, more ...string) (output string, err error) {
 	t.Helper()
 	args := append([]string{"s_client", "-dtls1_2", "-connect", addr}, more...)
 	if credential != nil {
@@ -28,9 +28,27 @@ func opensslClient(t *testing.T, addr string, credential []byte, more ...string)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, testpeer.Look(t, "openssl"), args...)
-	cmd.Stdin = strings.NewReader("") // its end ends the client after the handshake
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	var out logBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case err := <-ended:
+			return out.String(), err
+		case <-time.After(5 * time.Millisecond):
+		}
+		if served() {
+			_ = stdin.Close() // its end ends the client
+		}
+	}
 }
 
 // TestOpenSSLHandshake: another implementation of DTLS completes the handshake
@@ -64,12 +82,10 @@ func TestOpenSSLHandshake(t *testing.T) {
 			s := newServer(key, newPeers("clm-1"), &fakeServices{})
 			s.Log = log.logger()
 			addr, stop := serve(t, s)
-			out, err := opensslClient(t, addr, c.credential, c.more...)
-			if !c.refused {
-				eventually(t, "a session", func() bool { return strings.Contains(log.String(), "session opened") })
-			}
+			served := func() bool { return strings.Contains(log.String(), "session opened") }
+			out, err := opensslClient(t, addr, c.credential, served, c.more...)
 			stop()
-			if (err != nil) != c.refused || strings.Contains(log.String(), "session opened") == c.refused {
+			if (err != nil) != c.refused || served() == c.refused {
 				t.Errorf("%v\n%s", err, log)
 			}
 			for _, w := range c.want {
