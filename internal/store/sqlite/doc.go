@@ -10,7 +10,7 @@
 // # Durability
 //
 // The journal is a write-ahead log with synchronous = FULL: a commit appends
-// to the log and syncs it, once; a power failure tears the last record at
+// to the log and syncs it, once (fdatasync); a power failure tears the last record at
 // most, which its checksum reveals. A call that changes something returns
 // after that sync.
 //

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/fstest"
 
+	driver "modernc.org/sqlite"
+
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -210,6 +212,9 @@ func TestPragmas(t *testing.T) {
 				t.Errorf("%s is %d, want %d", c.pragma, got, want)
 			}
 		}
+	}
+	if !driver.FdatasyncEnabled() {
+		t.Error("SQLite syncs with fsync")
 	}
 	var mode string
 	if err := reader.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil || mode != "wal" {

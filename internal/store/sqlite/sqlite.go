@@ -75,6 +75,9 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if err := secureFile(path, o.MustExist); err != nil {
 		return nil, err
 	}
+	if err := syncData(); err != nil {
+		return nil, err
+	}
 	s := &Store{}
 	defer func() {
 		if err != nil {
@@ -94,6 +97,17 @@ func open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	s.readDB.SetMaxOpenConns(maxReaders)
 	s.readDB.SetMaxIdleConns(idleReaders)
 	return s, s.readDB.PingContext(ctx)
+}
+
+// syncData has SQLite sync with fdatasync(2), as distributions build it: as
+// durable as fsync(2), without a journal commit of the file system for every
+// time stamp. The driver has one switch for the process; it may be thrown at
+// any time.
+func syncData() error {
+	if _, err := driver.Fdatasync(true); err != nil && !errors.Is(err, driver.ErrFdatasyncUnavailable) {
+		return err
+	}
+	return nil
 }
 
 // Close waits for the changes under way, and refuses later ones.
