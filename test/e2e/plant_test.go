@@ -49,6 +49,7 @@ type plant struct {
 	dialer *coaplink.Dialer
 
 	clmClock, caClock clock
+	limits            coaplink.Limits // of the devices
 }
 
 func value[T any](t testing.TB) func(T, error) T {
@@ -207,7 +208,7 @@ func (n *node) serve() {
 	a := n.open()
 	server := &coaplink.Server{
 		Key: a.Key(), Params: []*ibc.Params{a.Params()}, Peers: a, Services: a,
-		Random: rand.Reader, Now: time.Now, Log: quiet(),
+		Random: rand.Reader, Now: time.Now, Log: quiet(), Limits: n.p.limits,
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
