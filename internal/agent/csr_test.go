@@ -285,7 +285,7 @@ func TestRequestCancelled(t *testing.T) {
 // FuzzCSRRequest: no request makes the agent panic, and a CSR that it signs
 // says what was asked for, and names nobody whom the bundle does not allow.
 func FuzzCSRRequest(f *testing.F) {
-	d := newDevice(f)
+	d := newDevice(f, inMemory(f))
 	f.Add("CN", "plc-1", "dns", "plc-1.plant", "digitalSignature", []byte("challenge"))
 	f.Add("O", "Fábrica", "ip", "192.0.2.7", "", []byte(nil))
 	f.Add("C", "ES", "uri", "urn:plant:plc-1", "keyAgreement", []byte("ö*&"))

@@ -24,6 +24,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile/keyfiletest"
 )
 
 // memoryDir is a temporary directory for tests that account for what is durable
@@ -40,6 +41,13 @@ func memoryDir(t testing.TB) string {
 		}
 	})
 	return dir
+}
+
+// inMemory spares the disk.
+func inMemory(t testing.TB) func(*agent.Config) {
+	return func(c *agent.Config) {
+		c.Dir, c.Layer = filepath.Join(memoryDir(t), "agent"), keyfiletest.New(0, keyfiletest.Kill)
+	}
 }
 
 func must[T any](t testing.TB) func(T, error) T {

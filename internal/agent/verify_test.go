@@ -226,18 +226,31 @@ func TestAnchorPinnedByFinalActivation(t *testing.T) {
 }
 
 // FuzzVerify: no certificates make the agent panic, and nothing but the CA's
-// own is staged.
+// own is staged. The fuzzer changes one byte of a good answer and adds to it.
 func FuzzVerify(f *testing.F) {
-	d := newDevice(f)
+	d := newDevice(f, inMemory(f))
 	good := d.ca.issue(f, d.csr(1))
-	f.Add(good[0], good[1])
-	f.Add(good[1], good[0])
-	f.Add([]byte{0x30, 0x03, 0x02, 0x01, 0x01}, []byte(nil))
-	f.Add(newAuthority(f, "foreign").issue(f, d.csr(1))[0], good[1])
-	f.Fuzz(func(t *testing.T, first, second []byte) {
-		v, err := d.verify(1, [][]byte{first, second})
+	f.Add(uint16(0), byte(0), []byte(nil))
+	f.Add(uint16(3), byte(1), good[1])
+	f.Add(uint16(200), byte(0x80), newAuthority(f, "foreign").root.Raw)
+	f.Add(uint16(len(good[0])+1), byte(1), []byte{0x30, 0x03, 0x02, 0x01, 0x01})
+	f.Fuzz(func(t *testing.T, at uint16, change byte, extra []byte) {
+		leaf, issuing := bytes.Clone(good[0]), bytes.Clone(good[1])
+		if n := int(at); n < len(leaf) {
+			leaf[n] ^= change
+		} else if n -= len(leaf); n < len(issuing) {
+			issuing[n] ^= change
+		}
+		certificates := [][]byte{leaf, issuing}
+		if len(extra) > 0 {
+			certificates = append(certificates, extra)
+		}
+		v, err := d.verify(1, certificates)
 		if err == nil && v.Certificate != sha256.Sum256(good[0]) {
 			t.Fatal("it staged a certificate that the CA did not issue")
+		}
+		if err != nil && change == 0 && len(extra) == 0 {
+			t.Fatal(err)
 		}
 	})
 }
