@@ -20,7 +20,11 @@ var selectCandidates = selectDevice + `WHERE id IN (
 	UNION ALL SELECT id FROM device WHERE next_attempt > ?
 	UNION ALL SELECT id FROM device WHERE renew_from > ?)`
 
-const selectNextDue = "SELECT min(due_at) FROM device WHERE due_at > ?"
+// selectNextDue: a renewal time that only a wrong clock can have written counts
+// as now, so such a device is due when its next attempt is.
+const selectNextDue = `SELECT min(at) FROM (
+	SELECT min(due_at) AS at FROM device WHERE due_at > ?1
+	UNION ALL SELECT min(next_attempt) FROM device WHERE next_attempt > ?1 AND renew_from > next_attempt)`
 
 // due is the judgement on a candidate, in the core's own words.
 func (r *record) due(now time.Time, longest time.Duration) bool {
