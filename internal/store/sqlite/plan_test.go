@@ -15,6 +15,7 @@ func TestQueryPlans(t *testing.T) {
 	for name, query := range map[string]string{
 		"due":         selectCandidates,
 		"next due":    selectNextDue,
+		"misdated":    selectNextMisdated,
 		"device":      selectDevice + "WHERE name = ?",
 		"open":        selectEnrolment + whereOpenOf,
 		"serial":      selectSerialOwner,

@@ -68,6 +68,14 @@ func testDue(t *testing.T, place Place[Inventory]) {
 	next(0, epoch.Add(time.Hour))
 	next(time.Hour, device(t, s, "old").RenewAt)
 	next(9*time.Hour, time.Time{})
+
+	// A renewal that a wrong clock has put off beyond the certificate's
+	// lifetime is no reason to sleep longer than until the next attempt.
+	d, e = device(t, s, "old"), requested("old", 10)
+	e.State, d.NextAttempt, d.RenewAt = enrol.Failed, epoch.Add(30*time.Minute), epoch.AddDate(70, 0, 0)
+	commit(t, s, enrol.Change{Enrolment: e, Device: &d})
+	next(0, epoch.Add(30*time.Minute))
+	same(t, "put off", at(30*time.Minute), []string{"none", "old", "fresh"})
 }
 
 // testDueModel compares with the core's own judgement on every device.

@@ -45,8 +45,8 @@ type Inventory interface {
 	// (fleet.Device.Due), and no next try ahead (fleet.Waits with longest, see
 	// enrol.Policy.LongestWait).
 	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
-	// NextDue returns when the next device that is not due at now will be, and
-	// the zero time if none ever will.
+	// NextDue returns the time before which no device becomes due that is not
+	// due at now, and the zero time if none ever will.
 	NextDue(ctx context.Context, now time.Time) (time.Time, error)
 	// History returns all that is known about a device, with at most so many
 	// of its last events (0: all).
