@@ -64,4 +64,3 @@ func TestCAReplaced(t *testing.T) {
 		t.Error("counted")
 	}
 }
-

@@ -94,4 +94,3 @@ func TestBreaker(t *testing.T) {
 	w.ca.alter = nil
 	w.renewed(true)
 }
-
