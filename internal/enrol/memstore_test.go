@@ -100,12 +100,12 @@ func (s *memStore) SerialOwner(ctx context.Context, issuer []byte, serial string
 	return enrol.ID{}, enrol.ErrNotFound
 }
 
-func (s *memStore) Mismatches(_ context.Context, ca, except string, since time.Time) (int, error) {
+func (s *memStore) Mismatches(_ context.Context, ca, except string, from, to time.Time) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	devices := map[string]bool{}
 	for _, e := range s.mismatches {
-		if s.ca[e.Enrolment] == ca && e.Device != except && !e.At.Before(since) {
+		if s.ca[e.Enrolment] == ca && e.Device != except && !e.At.Before(from) && !e.At.After(to) {
 			devices[e.Device] = true
 		}
 	}

@@ -94,3 +94,15 @@ func TestBreaker(t *testing.T) {
 	w.ca.alter = nil
 	w.renewed(true)
 }
+
+// TestBreakerAfterWrongClock: what was recorded while our clock was ahead does
+// not keep the CA's breaker open once the clock is right.
+func TestBreakerAfterWrongClock(t *testing.T) {
+	w := newWorld(t)
+	record := w.store.(interface {
+		AddMismatch(ca, device string, at time.Time)
+	})
+	record.AddMismatch("lab", "plc-2", w.now.AddDate(73, 0, 0))
+	record.AddMismatch("lab", "plc-3", w.now.AddDate(73, 0, 0))
+	w.renewed(false)
+}

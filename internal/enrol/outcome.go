@@ -134,8 +134,7 @@ func (s *session) classify(err error) *Fault {
 
 // blameCA spares a device whose misfit another one had too.
 func (s *session) blameCA(ctx context.Context, f *Fault) {
-	since := s.r.Now().Add(-s.r.Policy.BreakerWindow)
-	n, err := s.r.Store.Mismatches(ctx, s.e.CA, s.e.Device, since)
+	n, err := s.mismatches(ctx, s.e.Device)
 	f.Uncounted = err == nil && n > 0
 }
 

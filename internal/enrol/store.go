@@ -25,8 +25,9 @@ type Store interface {
 	// ErrNotFound.
 	SerialOwner(ctx context.Context, issuer []byte, serial string) (ID, error)
 	// Mismatches counts the devices, other than the one named, for which the
-	// CA gave an authenticated but unfitting answer since a time.
-	Mismatches(ctx context.Context, ca, except string, since time.Time) (int, error)
+	// CA gave an authenticated but unfitting answer from one time to another,
+	// both included.
+	Mismatches(ctx context.Context, ca, except string, from, to time.Time) (int, error)
 	// Lease makes this process the only one that works on the device until
 	// release is called or the process dies; or an error that wraps ErrLeased.
 	Lease(ctx context.Context, device string) (release func(), err error)

@@ -283,12 +283,13 @@ func (s *Store) SerialOwner(_ context.Context, issuer []byte, serial string) (en
 }
 
 // Mismatches implements enrol.Store.
-func (s *Store) Mismatches(_ context.Context, ca, except string, since time.Time) (int, error) {
+func (s *Store) Mismatches(_ context.Context, ca, except string, from, to time.Time) (int, error) {
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
 	devices := map[string]bool{}
 	for _, event := range s.disk.events {
-		if event.Class != enrol.ClassCAMismatch || event.Device == except || event.At.Before(micro(since)) {
+		if event.Class != enrol.ClassCAMismatch || event.Device == except ||
+			event.At.Before(micro(from)) || event.At.After(micro(to)) {
 			continue
 		}
 		if e := s.disk.enrolment(event.Enrolment); e != nil && e.CA == ca {

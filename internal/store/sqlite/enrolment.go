@@ -79,7 +79,7 @@ const (
 	// Its condition on the class is that of the partial index event_mismatch.
 	countMismatches = `SELECT count(DISTINCT event.device)
 		FROM event JOIN enrolment ON enrolment.id = event.enrolment JOIN device ON device.id = event.device
-		WHERE class = 'ca-mismatch' AND at >= ? AND ca = ? AND name <> ?`
+		WHERE class = 'ca-mismatch' AND at BETWEEN ? AND ? AND ca = ? AND name <> ?`
 )
 
 // OpenEnrolment implements enrol.Store.
@@ -149,9 +149,9 @@ func (s *Store) SerialOwner(ctx context.Context, issuer []byte, serial string) (
 }
 
 // Mismatches implements enrol.Store.
-func (s *Store) Mismatches(ctx context.Context, ca, except string, since time.Time) (int, error) {
+func (s *Store) Mismatches(ctx context.Context, ca, except string, from, to time.Time) (int, error) {
 	var n int
-	err := s.queryRow(ctx, countMismatches, []any{since.UnixMicro(), ca, except}, &n)
+	err := s.queryRow(ctx, countMismatches, []any{from.UnixMicro(), to.UnixMicro(), ca, except}, &n)
 	if err != nil {
 		return 0, fmt.Errorf("count mismatches of CA %s: %w", ca, explain(err))
 	}

@@ -228,10 +228,10 @@ func (m *modelTest) compare(t *rapid.T) {
 	for _, name := range m.names {
 		m.compareDevice(t, name)
 		for _, ca := range []string{"plant", "other"} {
-			since := epoch.Add(2 * time.Minute)
-			n, err := m.real.Mismatches(ctx, ca, name, since)
+			from, to := epoch.Add(2*time.Minute), epoch.Add(90*time.Minute)
+			n, err := m.real.Mismatches(ctx, ca, name, from, to)
 			m.must(t, "mismatches", err)
-			wantN, err := m.model.Mismatches(ctx, ca, name, since)
+			wantN, err := m.model.Mismatches(ctx, ca, name, from, to)
 			m.must(t, "mismatches", err)
 			m.equal(t, "mismatches", n, wantN)
 		}

@@ -108,9 +108,16 @@ func testMismatches(t *testing.T, place Place[Store]) {
 			{"other", "plc-2", epoch, 0},
 			{"none", "", epoch, 0},
 		} {
-			n, err := s.Mismatches(ctx, c.ca, c.except, c.since)
+			n, err := s.Mismatches(ctx, c.ca, c.except, c.since, epoch.AddDate(1, 0, 0))
 			if err != nil || n != c.want {
 				t.Errorf("CA %s except %q since %v: %d, %v, want %d", c.ca, c.except, c.since, n, err, c.want)
+			}
+		}
+		// What a clock that was ahead has recorded is not counted before its time.
+		for to, want := range map[time.Duration]int{-time.Microsecond: 0, 0: 1, 2*time.Minute - time.Microsecond: 1, 2 * time.Minute: 2} {
+			n, err := s.Mismatches(ctx, "plant", "", time.Time{}, epoch.Add(to))
+			if err != nil || n != want {
+				t.Errorf("until %v: %d, %v, want %d", to, n, err, want)
 			}
 		}
 		s = reopen(t, s, place)
