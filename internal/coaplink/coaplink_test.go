@@ -43,6 +43,7 @@ func sampleStatus(id ibc.Identity) enrol.DeviceStatus {
 		Enrolment: &enrolment, Unconfirmed: true, LastError: "hook: exit status 1", Clock: enrol.ClockBehind,
 		Time: time.Unix(12, 0).UTC(), Anchors: [][32]byte{{7}, {8}},
 		KeyAndCSR: 1234 * time.Microsecond, Verification: 5678 * time.Microsecond,
+		AnchorSerial: 3, Endpoint: "plc-1.plant:8883", KeyStore: "tpm", RolledBack: &[32]byte{9},
 	}
 }
 

@@ -11,10 +11,14 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 )
 
-// ask sends a request, expects success in the given format and returns the
-// body; format noFormat expects none.
+// ask sends a request, CBOR if it has a body, expects success in the given
+// format and returns the body; format noFormat expects none.
 func (l *link) ask(ctx context.Context, code codes.Code, path string, payload []byte, format message.MediaType) ([]byte, error) {
-	r := request{code: code, path: path, format: formatCBOR, payload: payload}
+	return l.askWith(ctx, code, path, content{formatCBOR, payload}, format)
+}
+
+func (l *link) askWith(ctx context.Context, code codes.Code, path string, in content, format message.MediaType) ([]byte, error) {
+	r := request{code: code, path: path, format: in.format, payload: in.body}
 	if format != noFormat {
 		r.accept = format
 	}
@@ -83,6 +87,22 @@ func (l *link) refer(ctx context.Context, path string, id enrol.ID, certificate 
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	_, err = l.ask(ctx, codes.POST, path, payload, noFormat)
+	return err
+}
+
+// DeliverBundle implements enrol.Device.
+func (l *link) DeliverBundle(ctx context.Context, sealed []byte) error {
+	_, err := l.askWith(ctx, codes.POST, pathBundle, content{formatOctets, sealed}, noFormat)
+	return err
+}
+
+// DeliverAnchors implements enrol.Device.
+func (l *link) DeliverAnchors(ctx context.Context, change enrol.AnchorChange) error {
+	in := content{formatOctets, change.Statement}
+	if change.CrossSigned != nil {
+		in = content{formatCert, change.CrossSigned}
+	}
+	_, err := l.askWith(ctx, codes.POST, pathAnchors, in, noFormat)
 	return err
 }
 

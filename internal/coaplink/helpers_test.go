@@ -220,6 +220,17 @@ func (f *fakeServices) Rollback(_ context.Context, peer ibc.Identity, _ enrol.ID
 	return f.note("rollback", peer)
 }
 
+func (f *fakeServices) Bundle(_ context.Context, peer ibc.Identity, _ []byte) error {
+	return f.note("bundle", peer)
+}
+
+func (f *fakeServices) Anchors(_ context.Context, peer ibc.Identity, change enrol.AnchorChange) error {
+	if change.CrossSigned != nil {
+		return f.note("cross-signed root", peer)
+	}
+	return f.note("anchors", peer)
+}
+
 func (f *fakeServices) Status(ctx context.Context, peer ibc.Identity) (enrol.DeviceStatus, error) {
 	f.mu.Lock()
 	f.ctx = ctx

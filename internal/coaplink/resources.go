@@ -6,6 +6,7 @@ import (
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 
+	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
@@ -15,20 +16,29 @@ const coreLinks = `</csr-generation-request>;rt="edgeclm.csr";ct=286,` +
 	`</activate>;rt="edgeclm.activate",` +
 	`</confirm>;rt="edgeclm.confirm",` +
 	`</rollback>;rt="edgeclm.rollback",` +
+	`</bundle>;rt="edgeclm.bundle",` +
+	`</anchors>;rt="edgeclm.anchors",` +
 	`</status>;rt="edgeclm.status";ct=60`
 
 // resource is one entry of a device's interface.
 type resource struct {
 	path   string
 	method codes.Code
-	format message.MediaType // of a successful response, noFormat if it is empty
-	run    func(ctx context.Context, peer ibc.Identity, body []byte) ([]byte, error)
+	takes  []message.MediaType // of the request's body; empty: it has none
+	format message.MediaType   // of a successful response, noFormat if it is empty
+	run    func(ctx context.Context, peer ibc.Identity, in content) ([]byte, error)
+}
+
+// content is the body of a request, of one of the formats that its resource takes.
+type content struct {
+	format message.MediaType // noFormat if it is empty
+	body   []byte
 }
 
 // resource finds what a path names.
 func (v *serving) resource(path string) (resource, bool) {
-	post := func(format message.MediaType, run func(context.Context, ibc.Identity, []byte) ([]byte, error)) (resource, bool) {
-		return resource{path, codes.POST, format, run}, true
+	post := func(format message.MediaType, run func(context.Context, ibc.Identity, content) ([]byte, error)) (resource, bool) {
+		return resource{path, codes.POST, []message.MediaType{formatCBOR}, format, run}, true
 	}
 	switch path {
 	case pathCSR:
@@ -47,27 +57,34 @@ func (v *serving) resource(path string) (resource, bool) {
 		return post(noFormat, v.refer(func(ctx context.Context, peer ibc.Identity, a activation) error {
 			return v.Services.Rollback(ctx, peer, a.enrolment, a.certificate)
 		}))
+	case pathBundle:
+		return resource{path, codes.POST, []message.MediaType{formatOctets}, noFormat, func(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
+			return nil, v.Services.Bundle(ctx, peer, in.body)
+		}}, true
+	case pathAnchors:
+		// An anchor statement; a new root, cross-signed by a present one.
+		return resource{path, codes.POST, []message.MediaType{formatOctets, formatCert}, noFormat, v.anchors}, true
 	case pathStatus:
-		return resource{path, codes.GET, formatCBOR, v.status}, true
+		return resource{path, codes.GET, nil, formatCBOR, v.status}, true
 	case pathCore:
-		return resource{path, codes.GET, formatLinks, func(context.Context, ibc.Identity, []byte) ([]byte, error) {
+		return resource{path, codes.GET, nil, formatLinks, func(context.Context, ibc.Identity, content) ([]byte, error) {
 			return []byte(coreLinks), nil
 		}}, true
 	}
 	return resource{}, false
 }
 
-func (v *serving) csr(ctx context.Context, peer ibc.Identity, body []byte) ([]byte, error) {
-	defer clear(body)
-	req, err := decodeCSRRequest(body)
+func (v *serving) csr(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
+	defer clear(in.body)
+	req, err := decodeCSRRequest(in.body)
 	if err != nil {
 		return nil, err
 	}
 	return v.Services.CSR(ctx, peer, req)
 }
 
-func (v *serving) verify(ctx context.Context, peer ibc.Identity, body []byte) ([]byte, error) {
-	req, err := decodeVerifyRequest(body)
+func (v *serving) verify(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
+	req, err := decodeVerifyRequest(in.body)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +95,15 @@ func (v *serving) verify(ctx context.Context, peer ibc.Identity, body []byte) ([
 	return encodeVerifyResponse(response)
 }
 
-func (v *serving) status(ctx context.Context, peer ibc.Identity, _ []byte) ([]byte, error) {
+func (v *serving) anchors(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
+	change := enrol.AnchorChange{Statement: in.body}
+	if in.format == formatCert {
+		change = enrol.AnchorChange{CrossSigned: in.body}
+	}
+	return nil, v.Services.Anchors(ctx, peer, change)
+}
+
+func (v *serving) status(ctx context.Context, peer ibc.Identity, _ content) ([]byte, error) {
 	s, err := v.Services.Status(ctx, peer)
 	if err != nil {
 		return nil, err
@@ -86,9 +111,9 @@ func (v *serving) status(ctx context.Context, peer ibc.Identity, _ []byte) ([]by
 	return encodeStatus(s)
 }
 
-func (v *serving) refer(run func(context.Context, ibc.Identity, activation) error) func(context.Context, ibc.Identity, []byte) ([]byte, error) {
-	return func(ctx context.Context, peer ibc.Identity, body []byte) ([]byte, error) {
-		a, err := decodeReference(body)
+func (v *serving) refer(run func(context.Context, ibc.Identity, activation) error) func(context.Context, ibc.Identity, content) ([]byte, error) {
+	return func(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
+		a, err := decodeReference(in.body)
 		if err != nil {
 			return nil, err
 		}

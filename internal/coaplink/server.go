@@ -29,6 +29,8 @@ type Services interface {
 	Activate(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte, confirmWithin time.Duration) error
 	Confirm(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte) error
 	Rollback(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte) error
+	Bundle(ctx context.Context, peer ibc.Identity, sealed []byte) error
+	Anchors(ctx context.Context, peer ibc.Identity, change enrol.AnchorChange) error
 	Status(ctx context.Context, peer ibc.Identity) (enrol.DeviceStatus, error)
 }
 

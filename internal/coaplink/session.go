@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -178,15 +179,18 @@ func (s *session) answer(m *pool.Message) answer {
 
 // run checks the formats and calls the service.
 func (s *session) run(m *pool.Message, res resource, body []byte) answer {
-	if res.method == codes.POST {
-		if format, err := m.ContentFormat(); err != nil || format != formatCBOR {
+	in := content{noFormat, body}
+	if len(res.takes) > 0 {
+		format, err := m.ContentFormat()
+		if err != nil || !slices.Contains(res.takes, format) {
 			return answer{code: codes.UnsupportedMediaType}
 		}
+		in.format = format
 	}
 	if accept, err := m.Accept(); err == nil && res.format != noFormat && accept != res.format {
 		return answer{code: codes.NotAcceptable}
 	}
-	payload, err := res.run(s.server.ctx, s.peer, body)
+	payload, err := res.run(s.server.ctx, s.peer, in)
 	if err != nil {
 		e := refusal(err)
 		s.server.Log.Warn("request refused", "peer", s.peer, "resource", res.path, "problem", e.Problem, "err", err)

@@ -16,6 +16,8 @@ const (
 	maxDetail       = 256
 	maxSerial       = 32
 	maxAnchors      = 32
+	maxEndpoint     = 255 + 6
+	maxKeyStore     = 16
 )
 
 // Clock codes on the wire.
@@ -39,6 +41,10 @@ type status struct {
 	Anchors      [][]byte           `cbor:"10,keyasint"`
 	KeyAndCSR    uint64             `cbor:"11,keyasint,omitempty"` // microseconds
 	Verification uint64             `cbor:"12,keyasint,omitempty"` // microseconds
+	AnchorSerial uint64             `cbor:"13,keyasint,omitempty"`
+	Endpoint     string             `cbor:"14,keyasint,omitempty"`
+	KeyStore     string             `cbor:"15,keyasint,omitempty"`
+	RolledBack   []byte             `cbor:"16,keyasint,omitempty"`
 }
 
 type statusCertificate struct {
@@ -54,6 +60,10 @@ func encodeStatus(s enrol.DeviceStatus) ([]byte, error) {
 		Unconfirmed: s.Unconfirmed, LastError: truncate(s.LastError, maxDetail), Time: s.Time.Unix(),
 		Anchors:   make([][]byte, 0, len(s.Anchors)),
 		KeyAndCSR: microseconds(s.KeyAndCSR), Verification: microseconds(s.Verification),
+		AnchorSerial: s.AnchorSerial, Endpoint: truncate(s.Endpoint, maxEndpoint), KeyStore: truncate(s.KeyStore, maxKeyStore),
+	}
+	if s.RolledBack != nil {
+		out.RolledBack = s.RolledBack[:]
 	}
 	if s.Clock == enrol.ClockBehind {
 		out.Clock = clockBehind
@@ -99,6 +109,7 @@ func decodeStatus(data []byte) (enrol.DeviceStatus, error) {
 		return fail(err)
 	}
 	if len(in.Agent) > maxAgentVersion || len(in.LastError) > maxDetail || len(in.Anchors) > maxAnchors ||
+		len(in.Endpoint) > maxEndpoint || len(in.KeyStore) > maxKeyStore ||
 		in.KeyAndCSR > math.MaxInt64/1000 || in.Verification > math.MaxInt64/1000 {
 		return fail(fmt.Errorf("%w: a field of the status is out of bounds", errPayload))
 	}
@@ -110,6 +121,13 @@ func decodeStatus(data []byte) (enrol.DeviceStatus, error) {
 		Version: in.Agent, Identity: id, Unconfirmed: in.Unconfirmed, LastError: in.LastError, Clock: enrol.ClockPlausible,
 		KeyAndCSR:    time.Duration(in.KeyAndCSR) * time.Microsecond,
 		Verification: time.Duration(in.Verification) * time.Microsecond,
+		AnchorSerial: in.AnchorSerial, Endpoint: in.Endpoint, KeyStore: in.KeyStore,
+	}
+	if in.RolledBack != nil {
+		out.RolledBack = new([32]byte)
+		if err := fixed(out.RolledBack[:], in.RolledBack, "hash of a certificate"); err != nil {
+			return fail(err)
+		}
 	}
 	switch in.Clock {
 	case clockPlausible:

@@ -38,6 +38,11 @@ type Device interface {
 	Confirm(ctx context.Context, id ID, certificate [32]byte) error
 	// Rollback restores the previous pair.
 	Rollback(ctx context.Context, id ID, certificate [32]byte) error
+	// DeliverBundle hands over a sealed bundle of a later epoch or generation;
+	// the one that was accepted last is accepted again.
+	DeliverBundle(ctx context.Context, sealed []byte) error
+	// DeliverAnchors changes the device's trust anchors.
+	DeliverAnchors(ctx context.Context, change AnchorChange) error
 	// Status reads what the device says of itself.
 	Status(ctx context.Context) (DeviceStatus, error)
 	// Close ends the channel.
@@ -64,6 +69,12 @@ type VerifyRequest struct {
 	Enrolment    ID
 	Nonce        [NonceSize]byte
 	Certificates [][]byte // DER, the device's own and its chain, at most MaxChain; in any order on arrival
+}
+
+// AnchorChange is one of the two ways to change a device's trust anchors.
+type AnchorChange struct {
+	Statement   []byte // of the PKG, kind anchor: the whole set
+	CrossSigned []byte // a new root, DER, cross-signed by a present one: one more
 }
 
 // VerifyResponse is a device's proof; see Receipt.
@@ -98,6 +109,10 @@ type DeviceStatus struct {
 	Clock        ClockState
 	Time         time.Time     // the device's clock
 	Anchors      [][32]byte    // SHA-256 of its trust anchors
+	AnchorSerial uint64        // of the anchor statement accepted last; 0: none
+	Endpoint     string        // host:port where TLS serves the active certificate; "": none is named
+	KeyStore     string        // where private keys live, "file" or "tpm"; "": not said
+	RolledBack   *[32]byte     // SHA-256 of the certificate given up since the last activation, nil if none
 	KeyAndCSR    time.Duration // how long the last key and CSR took it
 	Verification time.Duration // how long the last verification took it
 }

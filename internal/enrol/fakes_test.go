@@ -202,6 +202,12 @@ func (m *model) rollBack() { m.pending, m.active, m.previous = m.active, m.previ
 
 func (m *model) Rollback(context.Context, enrol.ID, [32]byte) error { return errors.New("not used") }
 
+func (m *model) DeliverBundle(context.Context, []byte) error { return errors.New("not used") }
+
+func (m *model) DeliverAnchors(context.Context, enrol.AnchorChange) error {
+	return errors.New("not used")
+}
+
 func (m *model) Status(context.Context) (enrol.DeviceStatus, error) {
 	if err := m.enter("status"); err != nil {
 		return enrol.DeviceStatus{}, err

@@ -94,6 +94,14 @@ func (d cutDevice) Rollback(ctx context.Context, id enrol.ID, sha [32]byte) erro
 	return d.agent.Rollback(ctx, d.clm, id, sha)
 }
 
+func (d cutDevice) DeliverBundle(ctx context.Context, sealed []byte) error {
+	return d.agent.Bundle(ctx, d.clm, sealed)
+}
+
+func (d cutDevice) DeliverAnchors(ctx context.Context, change enrol.AnchorChange) error {
+	return d.agent.Anchors(ctx, d.clm, change)
+}
+
 func (d cutDevice) Status(ctx context.Context) (s enrol.DeviceStatus, err error) {
 	d.cut.around("reading the status", func() { s, err = d.agent.Status(ctx, d.clm) })
 	return s, err
