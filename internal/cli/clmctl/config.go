@@ -3,9 +3,7 @@ package clmctl
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/keyfile"
 )
 
 // Config is what an operator decides, from flags, the environment and the
@@ -52,12 +49,12 @@ func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (Config, string, error) 
 	if err != nil {
 		return Config{}, "", err
 	}
-	data, err := readConfig(path, dir == "")
+	data, err := clikit.ReadConfig(path, maxConfigFile, dir == "")
 	if err != nil {
 		return Config{}, "", err
 	}
-	file, err := parseConfig(data)
-	if err != nil {
+	var file fileConfig
+	if err := clikit.DecodeConfig(data, &file); err != nil {
 		return Config{}, "", fmt.Errorf("%s: %w", path, err)
 	}
 	switch {
@@ -92,19 +89,6 @@ func configPath(flags *pflag.FlagSet, s clikit.Streams) (path, dir string, err e
 	}
 	dir, err = clikit.ResolveDataDir(clikit.DataCLM, flagValue(flags, clikit.FlagDataDir), "", s)
 	return filepath.Join(dir, configFile), dir, err
-}
-
-// readConfig reads the configuration file; one that was not named need not
-// exist.
-func readConfig(path string, named bool) ([]byte, error) {
-	data, err := keyfile.Read(path, maxConfigFile)
-	if errors.Is(err, fs.ErrNotExist) && !named {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
-	}
-	return data, nil
 }
 
 func flagValue(flags *pflag.FlagSet, name string) string {

@@ -256,8 +256,8 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("profiles: [{name: a, match: {k: v}, sans: ['dns:{name}'], subject: {O: x}}]\n"))
 	f.Add([]byte("a: &a [*a]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseConfig(data)
-		if err != nil {
+		var c fileConfig
+		if err := clikit.DecodeConfig(data, &c); err != nil {
 			return
 		}
 		profiles, err := c.profiles()

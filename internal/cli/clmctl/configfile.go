@@ -1,16 +1,10 @@
 package clmctl
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/edgeclm/edgeclm/internal/fleet"
 )
@@ -69,37 +63,6 @@ type fileProfile struct {
 	SANs        []string          `yaml:"sans"`
 	KeyUsage    []string          `yaml:"key_usage"`
 	ExtKeyUsage []string          `yaml:"ext_key_usage"`
-}
-
-// parseConfig parses a configuration file strictly: unknown keys and wrong
-// types are errors that name the line.
-func parseConfig(data []byte) (fileConfig, error) {
-	var f fileConfig
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	d.KnownFields(true)
-	err := d.Decode(&f)
-	if errors.Is(err, io.EOF) {
-		return f, nil // empty, or comments alone
-	}
-	if err != nil {
-		return f, explainYAML(err)
-	}
-	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return f, errors.New("a second YAML document")
-	}
-	return f, nil
-}
-
-// explainYAML words an error of the YAML library for people who do not know
-// the types of this program.
-func explainYAML(err error) error {
-	var parts *yaml.TypeError
-	if !errors.As(err, &parts) {
-		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
-	}
-	unknown := regexp.MustCompile(`field (\S+) not found in type \S+`)
-	text := unknown.ReplaceAllString(strings.Join(parts.Errors, "; "), `unknown key "$1"`)
-	return errors.New(strings.NewReplacer("time.Duration", "a duration like 90s or 10m", "!!str ", "", "!!int ", "").Replace(text))
 }
 
 // profiles returns the certificate profiles, checked.

@@ -1,36 +1,32 @@
 package devagent
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
-	"github.com/spf13/viper"
 
 	"github.com/edgeclm/edgeclm/internal/agent"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/keyfile"
 )
 
 // config is what somebody decides about a device's agent. Precedence is flag,
 // environment, file, default.
 type config struct {
-	DataDir   string `mapstructure:"data_dir"`
-	Output    string `mapstructure:"output"`
-	LogFormat string `mapstructure:"log_format"`
+	DataDir   string `yaml:"data_dir"`
+	Output    string `yaml:"output"`
+	LogFormat string `yaml:"log_format"`
 
-	Listen          string        `mapstructure:"listen"`             // UDP host:port
-	ReloadHook      string        `mapstructure:"reload_hook"`        // command, see splitCommand; "": none
-	HookTimeout     time.Duration `mapstructure:"hook_timeout"`       // longer ones are killed
-	Key             string        `mapstructure:"key"`                // where the CLM leaves the choice
-	LabAllowRSA1024 bool          `mapstructure:"lab_allow_rsa_1024"` // on request
+	Listen          string        `yaml:"listen"`             // UDP host:port
+	ReloadHook      string        `yaml:"reload_hook"`        // command, see splitCommand; "": none
+	HookTimeout     time.Duration `yaml:"hook_timeout"`       // longer ones are killed
+	Key             string        `yaml:"key"`                // where the CLM leaves the choice
+	LabAllowRSA1024 bool          `yaml:"lab_allow_rsa_1024"` // on request
 }
 
 const (
@@ -39,12 +35,26 @@ const (
 	envPrefix     = "DEVAGENT_"
 )
 
-func defaults() map[string]any {
-	return map[string]any{
-		"data_dir": "", "output": string(clikit.FormatTable), "log_format": "text",
-		"listen": ":5684", "reload_hook": "", "hook_timeout": agent.DefaultHookTimeout,
-		"key": string(fleet.ECDSAP256), "lab_allow_rsa_1024": false,
-	}
+// common are the settings of every command, whose flags clikit has. Like
+// serving, it sets their defaults.
+func (c *config) common() *pflag.FlagSet {
+	f := pflag.NewFlagSet(program, pflag.ContinueOnError)
+	f.StringVar(&c.DataDir, clikit.FlagDataDir, "", "")
+	f.StringVar(&c.Output, clikit.FlagOutput, string(clikit.FormatTable), "")
+	f.StringVar(&c.LogFormat, clikit.FlagLogFormat, "text", "")
+	return f
+}
+
+// serving are the settings of serve, which are its flags.
+func (c *config) serving() *pflag.FlagSet {
+	f := pflag.NewFlagSet(program, pflag.ContinueOnError)
+	f.StringVar(&c.Listen, "listen", ":5684", "UDP address to listen on")
+	f.StringVar(&c.ReloadHook, "reload-hook", "", "command that makes services use a new certificate")
+	f.DurationVar(&c.HookTimeout, "hook-timeout", agent.DefaultHookTimeout, "how long the reload hook may take")
+	f.StringVar(&c.Key, "key", string(fleet.ECDSAP256),
+		"key where the CLM leaves the choice: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096")
+	f.BoolVar(&c.LabAllowRSA1024, "lab-allow-rsa-1024", false, "make RSA-1024 keys on request, as the paper measured them")
+	return f
 }
 
 // loadConfig reads the settings and finds the data directory.
@@ -55,31 +65,47 @@ func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (config, error) {
 		return config{}, err
 	}
 	named := cmp.Or(changed(flags, clikit.FlagConfig), s.Getenv(envPrefix+"CONFIG"))
-	v := viper.New()
-	if err := readFile(v, cmp.Or(named, filepath.Join(dir, configFile)), named != ""); err != nil {
+	path := cmp.Or(named, filepath.Join(dir, configFile))
+	data, err := clikit.ReadConfig(path, maxConfigFile, named != "")
+	if err != nil {
 		return config{}, err
 	}
-	for key, value := range defaults() {
-		v.SetDefault(key, value)
-		// viper would read the environment of the process by itself.
-		if text := s.Getenv(envPrefix + strings.ToUpper(key)); text != "" {
-			v.Set(key, text)
-		}
-		if f := flags.Lookup(strings.ReplaceAll(key, "_", "-")); f != nil && f.Changed {
-			v.Set(key, f.Value.String())
-		}
-	}
 	var c config
-	if err := v.UnmarshalExact(&c); err != nil {
-		return config{}, fmt.Errorf("configuration: %w", err)
+	settings := []*pflag.FlagSet{c.common(), c.serving()}
+	if err := clikit.DecodeConfig(data, &c); err != nil {
+		return config{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if c.DataDir != "" && named == "" && c.DataDir != dir {
-		return config{}, errors.New("data_dir only works in a configuration file that is named with --config, not in one that was found in the data directory")
+		return config{}, fmt.Errorf("%s: data_dir only works in a configuration file that is named with --config, not in one that was found in the data directory", path)
 	}
-	if c.DataDir, err = clikit.ResolveDataDir(clikit.DataAgent, dirFlag, c.DataDir, s); err != nil {
+	configured := c.DataDir
+	for _, set := range settings {
+		if err := override(set, flags, s.Getenv); err != nil {
+			return config{}, err
+		}
+	}
+	if c.DataDir, err = clikit.ResolveDataDir(clikit.DataAgent, dirFlag, configured, s); err != nil {
 		return config{}, err
 	}
 	return c, c.validate()
+}
+
+// override sets what the environment has of a set of settings, and over it
+// what the flags have.
+func override(set, flags *pflag.FlagSet, getenv func(string) string) (err error) {
+	set.VisitAll(func(setting *pflag.Flag) {
+		name := envPrefix + strings.ToUpper(strings.ReplaceAll(setting.Name, "-", "_"))
+		text, source := getenv(name), "environment variable "+name
+		if f := flags.Lookup(setting.Name); f != nil && f.Changed {
+			text, source = f.Value.String(), "flag --"+setting.Name
+		} else if text == "" {
+			return
+		}
+		if setErr := setting.Value.Set(text); setErr != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", source, setErr))
+		}
+	})
+	return err
 }
 
 func changed(flags *pflag.FlagSet, name string) string {
@@ -87,22 +113,6 @@ func changed(flags *pflag.FlagSet, name string) string {
 		return f.Value.String()
 	}
 	return ""
-}
-
-// readFile reads a configuration file; one that was not named need not exist.
-func readFile(v *viper.Viper, path string, named bool) error {
-	data, err := keyfile.Read(path, maxConfigFile)
-	if errors.Is(err, fs.ErrNotExist) && !named {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read the configuration: %w", err)
-	}
-	v.SetConfigType("yaml")
-	if err := v.ReadConfig(bytes.NewReader(data)); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
 }
 
 func (c config) validate() error {

@@ -3,7 +3,6 @@ package devagent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -39,13 +38,7 @@ previous pair is active again and the hook is run for that.`,
 			return explain(a.serve(cmd.Context(), c))
 		},
 	}
-	f := cmd.Flags()
-	d := defaults()
-	f.String("listen", fmt.Sprint(d["listen"]), "UDP address to listen on")
-	f.String("reload-hook", "", "command that makes services use a new certificate")
-	f.Duration("hook-timeout", agent.DefaultHookTimeout, "how long the reload hook may take")
-	f.String("key", fmt.Sprint(d["key"]), "key where the CLM leaves the choice: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096")
-	f.Bool("lab-allow-rsa-1024", false, "make RSA-1024 keys on request, as the paper measured them")
+	cmd.Flags().AddFlagSet(new(config).serving())
 	var keys []string
 	for _, k := range fleet.KeyAlgorithms() {
 		keys = append(keys, string(k))
