@@ -14,8 +14,6 @@ import (
 	dtlsnet "github.com/pion/dtls/v3/pkg/net"
 	"github.com/pion/dtls/v3/pkg/protocol/alert"
 	"github.com/pion/dtls/v3/pkg/protocol/handshake"
-	coapdtls "github.com/plgd-dev/go-coap/v3/dtls"
-	"github.com/plgd-dev/go-coap/v3/options"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
@@ -26,6 +24,7 @@ import (
 const (
 	DefaultHandshakeTimeout = 30 * time.Second
 	DefaultExchangeTimeout  = 4 * time.Minute
+	DefaultSilenceTimeout   = 30 * time.Second
 )
 
 // attemptTimeout bounds one handshake; a device under attack may have dropped
@@ -37,6 +36,15 @@ const attemptTimeout = 10 * time.Second
 type Timeouts struct {
 	Handshake time.Duration // until both sides are authenticated, all attempts together
 	Exchange  time.Duration // one call on a Device, block transfers and the device's work included
+	Silence   time.Duration // without a sign of life, busy or not, before the device counts as gone
+}
+
+func (t Timeouts) withDefaults() Timeouts {
+	return Timeouts{
+		Handshake: orDefault(t.Handshake, DefaultHandshakeTimeout),
+		Exchange:  orDefault(t.Exchange, DefaultExchangeTimeout),
+		Silence:   orDefault(t.Silence, DefaultSilenceTimeout),
+	}
 }
 
 // Dialer is the CLM's end; it implements enrol.Dialer.
@@ -57,7 +65,7 @@ func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, e
 	if err := device.Identity.Validate(); err != nil {
 		return nil, fmt.Errorf("dial %s: %w", device.Name, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, orDefault(d.Timeouts.Handshake, DefaultHandshakeTimeout))
+	ctx, cancel := context.WithTimeout(ctx, d.Timeouts.withDefaults().Handshake)
 	defer cancel()
 	pause := 50 * time.Millisecond
 	var from net.Addr // nil: any port
@@ -123,16 +131,7 @@ func (d *Dialer) attempt(ctx context.Context, device fleet.Device, from net.Addr
 		}
 		return nil, socket.LocalAddr(), unreachable(fmt.Errorf("%w: %w", errAgain, err))
 	}
-	cc := coapdtls.Client(conn,
-		options.WithCloseSocket(),
-		options.WithBlockwise(false, 0, 0),
-		options.WithMTU(maxDatagram),
-		options.WithMaxMessageSize(maxDatagram),
-		// Retransmission is exchange's; the library's doubles its intervals.
-		options.WithPeriodicRunner(func(func(time.Time) bool) {}),
-		options.WithErrors(func(error) {}),
-	)
-	return newLink(cc, v.got, device.Address, orDefault(d.Timeouts.Exchange, DefaultExchangeTimeout)), socket.LocalAddr(), nil
+	return newLink(conn, v.got, device.Address, d.Timeouts.withDefaults()), socket.LocalAddr(), nil
 }
 
 func (d *Dialer) options(v *deviceVerifier) []dtls.ClientOption {

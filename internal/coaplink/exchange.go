@@ -3,12 +3,16 @@ package coaplink
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 	"github.com/plgd-dev/go-coap/v3/message/pool"
+	coapnet "github.com/plgd-dev/go-coap/v3/net"
 	"github.com/plgd-dev/go-coap/v3/udp/client"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
@@ -28,20 +32,44 @@ const (
 	retransmitGrowth = 1.25
 )
 
+// pingShare of the silence that ends a channel passes without a ping.
+const pingShare = 8
+
 // link is an authenticated channel to one device; it implements enrol.Device.
 type link struct {
 	cc       *client.Conn
 	identity ibc.Identity
 	address  string
-	timeout  time.Duration
+	timeouts Timeouts
+	heard    atomic.Pointer[time.Time] // the device's last message; nil: none
 	// do is exchange.
 	do func(context.Context, request) (*reply, error)
 }
 
-func newLink(cc *client.Conn, id ibc.Identity, address string, timeout time.Duration) *link {
-	l := &link{cc: cc, identity: id, address: address, timeout: timeout}
+func newLink(conn net.Conn, id ibc.Identity, address string, timeouts Timeouts) *link {
+	l := &link{identity: id, address: address, timeouts: timeouts}
 	l.do = l.exchange
+	l.cc = newChannel(coapnet.NewConn(conn), l.monitor, func(c *client.Config) { c.Errors = func(error) {} })
+	go func() { _ = l.cc.Run() }() // Close waits for its end
 	return l
+}
+
+// errSilent says that a device gave no sign of life.
+var errSilent = errors.New("no sign of life")
+
+// monitor sees every message before it is processed.
+func (l *link) monitor(*client.Conn, *pool.Message) (drop bool, err error) {
+	now := time.Now()
+	l.heard.Store(&now)
+	return false, nil
+}
+
+// silentSince is when the device was heard last, or since when it should have been.
+func (l *link) silentSince(began time.Time) time.Time {
+	if heard := l.heard.Load(); heard != nil && heard.After(began) {
+		return *heard
+	}
+	return began
 }
 
 // Identity implements enrol.Device.
@@ -82,8 +110,8 @@ type reply struct {
 // takes minutes at 30 % loss. The repetitions carry the same message ID, so the
 // device runs the request once (RFC 7252 section 4.5).
 func (l *link) exchange(ctx context.Context, r request) (*reply, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	token, err := message.GetToken()
 	if err != nil {
 		return nil, fmt.Errorf("draw token: %w", err)
@@ -101,37 +129,62 @@ func (l *link) exchange(ctx context.Context, r request) (*reply, error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		l.repeat(ctx, again)
+		cancel(l.repeat(ctx, again))
 	}()
 	response, err := l.cc.Do(first)
-	cancel()
+	cancel(nil)
 	<-done
 	l.cc.ReleaseMessage(again)
 	if err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
+			err = cause
+		}
 		return nil, fmt.Errorf("%w: %s at %s: %w", enrol.ErrUnreachable, l.identity, l.address, err)
 	}
 	defer l.cc.ReleaseMessage(response)
 	return readReply(response)
 }
 
-// repeat sends the message at growing intervals until the context ends.
-func (l *link) repeat(ctx context.Context, m *pool.Message) {
+// repeat sends the message at growing intervals until the context ends. A
+// device that is busy with the request drops the repetitions, so once it has
+// been silent for a while it is pinged too (RFC 7252 section 4.3); if that
+// finds nobody either the device has restarted and forgotten the channel, or is
+// gone, and repeat returns errSilent.
+func (l *link) repeat(ctx context.Context, m *pool.Message) error {
+	began := time.Now()
 	interval := firstRetransmit
 	timer := time.NewTimer(interval)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-l.cc.Context().Done():
-			return
+			return nil
 		case <-timer.C:
-			// A failed write is a lost datagram; a closed channel ends the exchange.
-			_ = l.cc.Session().WriteMessage(m)
+		}
+		silent := time.Since(l.silentSince(began))
+		if silent > l.timeouts.Silence {
+			return fmt.Errorf("%w for %s", errSilent, silent.Round(time.Second))
+		}
+		// A failed write is a lost datagram; a closed channel ends the exchange.
+		_ = l.cc.Session().WriteMessage(m)
+		if silent > l.timeouts.Silence/pingShare {
+			l.ping(ctx)
 		}
 		interval = min(time.Duration(float64(interval)*retransmitGrowth), maxRetransmit)
 		timer.Reset(interval)
 	}
+}
+
+// ping provokes a Reset message; like a repetition it may be lost.
+func (l *link) ping(ctx context.Context) {
+	m := l.cc.AcquireMessage(ctx)
+	defer l.cc.ReleaseMessage(m)
+	m.SetType(message.Confirmable)
+	m.SetCode(codes.Empty)
+	m.SetMessageID(l.cc.GetMessageID())
+	_ = l.cc.Session().WriteMessage(m)
 }
 
 func (l *link) message(ctx context.Context, r request, token message.Token, mid int32) (*pool.Message, error) {

@@ -3,7 +3,6 @@ package coaplink
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"sync"
@@ -91,18 +90,5 @@ func TestFaultyNetwork(t *testing.T) {
 				t.Errorf("nothing went wrong with %d datagrams", forwarded)
 			}
 		})
-	}
-}
-
-// TestSilence: nobody answers, and the caller's context ends the attempt.
-func TestSilence(t *testing.T) {
-	p := newPKG(t, 1)
-	key := p.key(t, ibc.RoleDevice, "plc-1", 1)
-	addr, _ := serve(t, newServer(key, newPeers("clm-1"), &fakeServices{}))
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
-	_, err := p.dialer(t, "clm-1", 1).Dial(ctx, deviceAt(key, lossy.Start(t, addr, 1, 0)))
-	if !errors.Is(err, enrol.ErrUnreachable) {
-		t.Errorf("err = %v", err)
 	}
 }

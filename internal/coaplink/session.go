@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	coapdtls "github.com/plgd-dev/go-coap/v3/dtls/server"
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 	"github.com/plgd-dev/go-coap/v3/message/pool"
@@ -39,24 +38,20 @@ type session struct {
 func newSession(v *serving, peer ibc.Identity, conn *coapnet.Conn) *session {
 	s := &session{server: v, peer: peer}
 	s.touch()
-	cfg := client.DefaultConfig
-	cfg.MessagePool = pool.New(0, 0)
-	cfg.Handler = s.handle
-	cfg.BlockwiseEnable = false
-	cfg.Errors = func(err error) { v.Log.Debug("CoAP", "peer", peer, "err", err) }
-	s.cc = client.NewConnWithOpts(
-		coapdtls.NewSession(context.Background(), conn, maxDatagram, maxDatagram, true),
-		&cfg,
-		client.WithRequestMonitor(s.monitor),
-		client.WithResponseMessageCache(newReplies()),
-	)
-	s.close = s.closeChannel
+	s.cc = newChannel(conn, s.monitor, func(c *client.Config) {
+		c.Handler = s.handle
+		c.Errors = func(err error) { v.Log.Debug("CoAP", "peer", peer, "err", err) }
+	}, client.WithResponseMessageCache(newReplies()))
+	s.close = sync.OnceFunc(s.closeChannel)
 	return s
 }
 
 // serve answers requests until either side closes the channel, and returns
-// when the last one has been answered.
+// when the last one has been answered and the goodbye is on its way: the
+// channel reads as closed before the library has written its close_notify, and
+// the caller may take the socket away.
 func (s *session) serve() {
+	defer s.close()
 	if err := s.cc.Run(); err != nil && s.server.ctx.Err() == nil {
 		s.server.Log.Debug("session ended", "peer", s.peer, "err", err)
 	}

@@ -27,7 +27,7 @@ func (l *link) call(ctx context.Context, r request) (*reply, error) {
 	if len(r.payload) > maxBody {
 		return nil, fmt.Errorf("a request of %d bytes, at most %d are allowed", len(r.payload), maxBody)
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.timeouts.Exchange)
 	defer cancel()
 	szx := uint8(maxSZX)
 	var err error

@@ -80,7 +80,7 @@ func (d *blockDevice) answer(key [32]byte, block1, block2 *block, body []byte) a
 }
 
 func (d *blockDevice) link() *link {
-	return &link{timeout: time.Minute, do: d.do}
+	return &link{timeouts: Timeouts{}.withDefaults(), do: d.do}
 }
 
 func drawBody(t *rapid.T, label string) []byte {

@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"testing"
+	"time"
 
+	"github.com/edgeclm/edgeclm/internal/coaplink/lossy"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/store"
@@ -66,6 +68,25 @@ func TestDeviceRestartsInBetween(t *testing.T) {
 	p := newPlant(t)
 	n := p.addDevice("plc-1", fleet.ECDSAP256)
 	p.runner.CA = &hookedCA{CA: p.scep, before: func() { n.stop(); n.serve() }}
+	p.renewed(n)
+}
+
+// TestGoodbyeIsLost: the same, and the CLM does not learn that its channel is
+// gone: the first call on it meets nobody who knows it.
+func TestGoodbyeIsLost(t *testing.T) {
+	p := newPlant(t)
+	p.dialer.Timeouts.Silence = 2 * time.Second
+	n := p.provision("plc-1", fleet.ECDSAP256)
+	n.serve()
+	proxy := lossy.New(t, n.addr, lossy.Faults{})
+	p.commission(map[string]string{n.name: proxy.Addr()})
+	p.runner.CA = &hookedCA{CA: p.scep, before: func() {
+		proxy.Sever(true)
+		n.stop()
+		proxy.Rebind()
+		n.serve()
+		proxy.Sever(false)
+	}}
 	p.renewed(n)
 }
 

@@ -36,6 +36,7 @@ type Proxy struct {
 	wg     sync.WaitGroup
 
 	forwarded, lost, repeated, delayed atomic.Int64
+	severed                            atomic.Bool
 	onDatagram                         atomic.Pointer[func(toUpstream bool, data []byte)]
 }
 
@@ -76,6 +77,9 @@ func (p *Proxy) Observe(f func(toUpstream bool, data []byte)) { p.onDatagram.Sto
 func (p *Proxy) Counts() (forwarded, lost, repeated, delayed int64) {
 	return p.forwarded.Load(), p.lost.Load(), p.repeated.Load(), p.delayed.Load()
 }
+
+// Sever makes the proxy lose everything from now on, or no longer.
+func (p *Proxy) Sever(on bool) { p.severed.Store(on) }
 
 // Rebind gives every client another port towards upstream, as a network address
 // translator does that has forgotten them.
@@ -159,7 +163,7 @@ func (p *Proxy) pass(dice *rand.Rand, toUpstream bool, data []byte, send func([]
 	if f := p.onDatagram.Load(); f != nil {
 		(*f)(toUpstream, append([]byte(nil), data...))
 	}
-	if lose < p.faults.Loss {
+	if lose < p.faults.Loss || p.severed.Load() {
 		p.lost.Add(1)
 		return
 	}
