@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/pin"
 )
 
 // chunk is how many bundles share one append to the ledger, and how many are
@@ -17,6 +18,7 @@ const chunk = 32
 // Issued is what a run of Issue left on the medium.
 type Issued struct {
 	Rows   []bundle.Row
+	PINs   []pin.PIN // of the rows; zero where one has a recipient of its own
 	Ledger bundle.LedgerHead
 }
 
@@ -61,6 +63,9 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 		return nil, err
 	}
 	issued := &Issued{Rows: rows, Ledger: p.Ledger.Head()}
+	for _, j := range jobs[:len(rows)] {
+		issued.PINs = append(issued.PINs, j.pin)
+	}
 	if len(rows) < len(jobs) {
 		return issued, fmt.Errorf("interrupted after %d of %d bundles: %w", len(rows), len(jobs), ctx.Err())
 	}

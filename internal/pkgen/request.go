@@ -1,6 +1,7 @@
 package pkgen
 
 import (
+	"cmp"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/pin"
 )
 
 // Request asks for one bundle. Address, labels and names that are not given
@@ -30,6 +32,7 @@ type IssueOptions struct {
 	CLMs       []string // the CLM names that the devices shall listen to
 	Anchors    [][]byte // DER trust anchors of the devices
 	Passphrase []byte   // seals bundles without a recipient of their own; nil: there is none
+	PINs       bool     // each bundle without a recipient is sealed to a PIN of its own
 	Lab        bool     // the machine is not air-gapped: recorded in the ledger
 	// Progress is told of every bundle that is durable on the medium; may be nil.
 	Progress func(done, total int, row bundle.Row)
@@ -39,6 +42,7 @@ type IssueOptions struct {
 type job struct {
 	bundle    bundle.Bundle // without key
 	recipient bundle.Recipient
+	pin       pin.PIN // that it is sealed to; zero: none
 	labels    map[string]string
 	row       int    // index in the manifest
 	file      string // path on the medium, with '/'
@@ -93,11 +97,9 @@ func (p *PKG) planOne(r Request, o IssueOptions) (job, error) {
 	if err := fleet.ValidateLabels(r.Labels); err != nil {
 		return job{}, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
-	to := r.Recipient
-	if to == nil {
-		if to, err = p.passphraseRecipient(id, o.Passphrase); err != nil {
-			return job{}, err
-		}
+	to, own, err := p.recipient(r, id, o)
+	if err != nil {
+		return job{}, err
 	}
 	if err := p.Ledger.mayIssue(id, Hash(to.Hash())); err != nil {
 		return job{}, err
@@ -115,8 +117,26 @@ func (p *PKG) planOne(r Request, o IssueOptions) (job, error) {
 			RecoveryHash: p.Ledger.Recovery(), Address: r.Address,
 		},
 		recipient: *to,
+		pin:       own,
 		labels:    r.Labels,
 	}, nil
+}
+
+// recipient returns whom a request is sealed to, with the PIN if it is one.
+func (p *PKG) recipient(r Request, id ibc.Identity, o IssueOptions) (*bundle.Recipient, pin.PIN, error) {
+	switch {
+	case r.Recipient != nil:
+		return r.Recipient, pin.PIN{}, nil
+	case o.PINs:
+		own, err := p.pin(id)
+		if err != nil {
+			return nil, own, err
+		}
+		to, err := p.passphraseRecipient(id, []byte(own.Text()), min(cmp.Or(p.WorkFactor, pin.WorkFactor), pin.WorkFactor))
+		return to, own, err
+	}
+	to, err := p.passphraseRecipient(id, o.Passphrase, p.WorkFactor)
+	return to, pin.PIN{}, err
 }
 
 // complete fills in what the request leaves open.
@@ -174,13 +194,11 @@ func (p *PKG) peers(names []string) (peers []bundle.Peer, addresses []string, er
 // passphraseRecipient names a passphrase in the ledger by a function of it and
 // of the master secret: it tells the PKG whether the passphrase is the same
 // again, and helps nobody else to guess it.
-func (p *PKG) passphraseRecipient(id ibc.Identity, passphrase []byte) (*bundle.Recipient, error) {
+func (p *PKG) passphraseRecipient(id ibc.Identity, passphrase []byte, workFactor int) (*bundle.Recipient, error) {
 	if len(passphrase) == 0 {
 		return nil, fmt.Errorf("%w: neither a recipient nor a passphrase to seal it to", ErrRequest)
 	}
-	s := p.master.Bytes()
-	defer clear(s)
-	key, err := hkdf.Key(sha256.New, s, nil, "edgeclm/v1/passphrase-recipient", sha256.Size)
+	key, err := p.derive("edgeclm/v1/passphrase-recipient", sha256.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -192,6 +210,25 @@ func (p *PKG) passphraseRecipient(id ibc.Identity, passphrase []byte) (*bundle.R
 	defer clear(msg)
 	mac := hmac.New(sha256.New, key)
 	mac.Write(msg)
-	r, err := bundle.PassphraseRecipient(passphrase, [32]byte(mac.Sum(nil)), p.WorkFactor)
+	r, err := bundle.PassphraseRecipient(passphrase, [32]byte(mac.Sum(nil)), workFactor)
 	return &r, err
+}
+
+// pin returns the PIN of an identity. It is derived from the master secret, so
+// that an interrupted run is completed with the same PINs, and a lost sheet can
+// be printed again by whoever may issue the key itself again.
+func (p *PKG) pin(id ibc.Identity) (pin.PIN, error) {
+	random, err := p.derive("edgeclm/v1/pin/"+id.String(), pin.Size)
+	if err != nil {
+		return pin.PIN{}, err
+	}
+	defer clear(random)
+	return pin.New([pin.Size]byte(random)), nil
+}
+
+// derive returns a key for one purpose from the master secret.
+func (p *PKG) derive(purpose string, size int) ([]byte, error) {
+	s := p.master.Bytes()
+	defer clear(s)
+	return hkdf.Key(sha256.New, s, nil, purpose, size)
 }

@@ -21,11 +21,11 @@ type KeyBundle struct {
 
 // Register adds the flags of everything but the path.
 func (k *KeyBundle) Register(f *pflag.FlagSet) {
-	f.StringVar(&k.PassphraseFile, "bundle-passphrase-file", "", "file with the passphrase that opens the bundle, - for standard input")
+	f.StringVar(&k.PassphraseFile, "bundle-passphrase-file", "", "file with the passphrase or PIN that opens the bundle, - for standard input")
 	f.StringVar(&k.ParamsID, "params-id", "", "params_id that the bundle must be of, in hex")
 }
 
-// Open opens the bundle with the passphrase, or with the age key of the
+// Open opens the bundle with the passphrase or PIN, or with the age key of the
 // endpoint, and holds it to the params_id. Errors are those of bundle.Open and
 // bundle.Bundle.HeldTo, or of usage.
 func (k KeyBundle) Open(ctx context.Context, s Streams, c *Common, program string, own provision.Store) (*bundle.Bundle, error) {
@@ -33,12 +33,7 @@ func (k KeyBundle) Open(ctx context.Context, s Streams, c *Common, program strin
 	if err != nil {
 		return nil, WithCode(err, ExitUsage)
 	}
-	opener, done, err := k.opener(ctx, s, c, program, own, sealed)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	b, err := bundle.Open(sealed, opener)
+	b, err := k.open(ctx, s, c, program, own, sealed)
 	if err != nil || k.ParamsID == "" {
 		return b, err
 	}
@@ -49,23 +44,25 @@ func (k KeyBundle) Open(ctx context.Context, s Streams, c *Common, program strin
 	return b, b.HeldTo(want)
 }
 
-func (k KeyBundle) opener(ctx context.Context, s Streams, c *Common, program string, own provision.Store, sealed []byte) (o bundle.Opener, done func(), err error) {
-	done = func() {}
+func (k KeyBundle) open(ctx context.Context, s Streams, c *Common, program string, own provision.Store, sealed []byte) (*bundle.Bundle, error) {
 	kinds, err := bundle.SealedTo(sealed)
 	if err != nil {
-		return o, done, fmt.Errorf("%s: %w", k.Path, err)
+		return nil, fmt.Errorf("%s: %w", k.Path, err)
 	}
 	if k.PassphraseFile == "" && (len(kinds) != 1 || kinds[0] != "scrypt") {
-		o, _, err = own.Recipient()
-		return o, done, err
+		opener, _, err := own.Recipient()
+		if err != nil {
+			return nil, err
+		}
+		return bundle.Open(sealed, opener)
 	}
 	passphrase, err := ReadSecret(ctx, s, Secret{
 		Path: k.PassphraseFile, Flag: "--bundle-passphrase-file", What: "passphrase of the bundle",
 		NoInput: c.NoInput, Program: program, Quiet: c.Quiet,
 	})
 	if err != nil {
-		return o, done, err
+		return nil, err
 	}
-	o, err = bundle.PassphraseOpener(passphrase)
-	return o, func() { clear(passphrase) }, err
+	defer clear(passphrase)
+	return bundle.OpenTyped(sealed, passphrase)
 }

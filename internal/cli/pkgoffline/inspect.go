@@ -37,7 +37,7 @@ checks it as a device would and shows all of it but the private key.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.identityFile, "identity-file", "", "file with the age key (AGE-SECRET-KEY-…) that opens the bundle")
-	f.StringVar(&o.bundlePassphraseFile, "bundle-passphrase-file", "", "file with the passphrase that opens the bundle, - for standard input")
+	f.StringVar(&o.bundlePassphraseFile, "bundle-passphrase-file", "", "file with the passphrase or PIN that opens the bundle, - for standard input")
 	cmd.MarkFlagsMutuallyExclusive("identity-file", "bundle-passphrase-file")
 	return cmd
 }
@@ -138,46 +138,45 @@ func (a *app) inspectBundle(cmd *cobra.Command, o inspectOptions, path string, d
 	}
 	r := inspectedBundle{Kind: "bundle", File: path, SHA256: sha256.Sum256(data), SealedTo: kinds}
 	fields := []clikit.Field{{Name: "file", Value: path}, {Name: "sha256", Value: r.SHA256.String()}, {Name: "sealed_to", Value: strings.Join(kinds, ", ")}}
-	opener, ok, err := a.opener(cmd, o)
+	b, err := a.open(cmd, o, data)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	if !ok {
+	if b == nil {
 		if id, err := bundle.ParseFileName(filepath.Base(path)); err == nil {
 			fields = append(fields, clikit.Field{Name: "identity by its file name", Value: id.String()})
 		}
 		a.note("the bundle is sealed; open it with --identity-file or --bundle-passphrase-file")
 		return a.render(r, fields...)
 	}
-	b, err := bundle.Open(data, opener)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
 	b.Key.Destroy()
 	r.Content = inside(b)
 	return a.render(r, append(fields, r.Content.fields()...)...)
 }
 
-func (a *app) opener(cmd *cobra.Command, o inspectOptions) (bundle.Opener, bool, error) {
+// open opens a bundle with what the flags name; nil if they name nothing.
+func (a *app) open(cmd *cobra.Command, o inspectOptions, data []byte) (*bundle.Bundle, error) {
 	switch {
 	case o.identityFile != "":
 		secret, err := keyfile.ReadSecret(o.identityFile, maxRecipientFile)
 		if err != nil {
-			return bundle.Opener{}, false, clikit.WithCode(err, clikit.ExitUsage)
+			return nil, clikit.WithCode(err, clikit.ExitUsage)
 		}
 		defer clear(secret)
 		opener, _, err := bundle.ParseOpener(secret)
-		return opener, true, clikit.WithCode(err, clikit.ExitUsage)
+		if err != nil {
+			return nil, clikit.WithCode(err, clikit.ExitUsage)
+		}
+		return bundle.Open(data, opener)
 	case o.bundlePassphraseFile != "":
 		passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, a.bundlePassphrase(o.bundlePassphraseFile))
 		if err != nil {
-			return bundle.Opener{}, false, err
+			return nil, err
 		}
 		defer clear(passphrase)
-		opener, err := bundle.PassphraseOpener(passphrase)
-		return opener, true, err
+		return bundle.OpenTyped(data, passphrase)
 	}
-	return bundle.Opener{}, false, nil
+	return nil, nil
 }
 
 func inside(b *bundle.Bundle) *inspectedInside {

@@ -22,6 +22,7 @@ type issueOptions struct {
 	clms, anchorFiles                    []string
 	generation                           uint32
 	address, labels, names               string
+	sheet                                sheet
 }
 
 func (a *app) issueCommand() *cobra.Command {
@@ -34,7 +35,8 @@ writes one sealed bundle per name and the signed manifest to the medium. Every
 file is read back from the medium and compared.
 
 A bundle is sealed to the age recipient that devagent recipient or clmctl
-recipient prints, or to a passphrase. A key that was issued goes to the same
+recipient prints, to a passphrase, or with --pin-sheet to a PIN of its own: the
+sheet is a new file to print, for whoever puts the bundles on memory cards. A key that was issued goes to the same
 recipient again at any time (so an interrupted run is completed by running it
 again), but to another one only as the next generation.
 
@@ -46,7 +48,8 @@ The list of --from is CSV; its header names the columns: name (required),
 address, labels (k=v;k=v), recipient (an age recipient, or a file with one,
 relative to the list) and names (as in --names).`,
 		Example: `  pkg-offline issue --dir pkg --passphrase-file pass --out usb --role clm --recipient-file clm.age clm-1
-  pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --from devices.csv`,
+  pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --from devices.csv
+  pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet pins.txt plc-0001 plc-0002`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runIssue(cmd.Context(), o, args) },
 	}
 	f := cmd.Flags()
@@ -56,6 +59,8 @@ relative to the list) and names (as in --names).`,
 	f.StringVar(&o.role, "role", "dev", "role of the names: dev or clm")
 	f.StringVar(&o.recipientFile, "recipient-file", "", "file with the age recipient of the one name")
 	f.StringVar(&o.bundlePassphraseFile, "bundle-passphrase-file", "", "file with the passphrase that seals bundles without recipient, - for standard input")
+	f.StringVar(&o.sheet.path, "pin-sheet", "", "new file for the PINs that bundles without recipient are sealed to, each to its own")
+	f.BoolVar(&o.sheet.pages, "pin-pages", false, "each device on a page of its own of the PIN sheet")
 	f.StringArrayVar(&o.clms, "clm", nil, "name of a CLM that the devices listen to (repeat for more)")
 	f.StringArrayVar(&o.anchorFiles, "anchor-file", nil, "trust anchor of the devices, a CA certificate in PEM or DER (repeat for more)")
 	f.StringVar(&o.from, "from", "", "list of devices in CSV, - for standard input")
@@ -78,6 +83,9 @@ func (a *app) runIssue(ctx context.Context, o issueOptions, names []string) erro
 	if err != nil {
 		return clikit.WithCode(err, clikit.ExitUsage)
 	}
+	if err := o.sheet.check(o.out); err != nil {
+		return explain(err)
+	}
 	public, err := pkgen.ReadPublic(o.dir)
 	if err != nil {
 		return explain(err)
@@ -86,7 +94,9 @@ func (a *app) runIssue(ctx context.Context, o issueOptions, names []string) erro
 	if err != nil {
 		return err
 	}
-	run := pkgen.IssueOptions{Medium: o.out, CLMs: o.clms, Anchors: anchors, Lab: connected, Progress: a.progress()}
+	run := pkgen.IssueOptions{
+		Medium: o.out, CLMs: o.clms, Anchors: anchors, PINs: o.sheet.path != "", Lab: connected, Progress: a.progress(),
+	}
 	if o.bundlePassphraseFile != "" {
 		run.Passphrase, err = clikit.ReadSecret(ctx, a.Streams, a.bundlePassphrase(o.bundlePassphraseFile))
 		if err != nil {
@@ -96,7 +106,7 @@ func (a *app) runIssue(ctx context.Context, o issueOptions, names []string) erro
 	}
 	issued, err := a.issue(ctx, o, requests, run)
 	if issued != nil {
-		err = errors.Join(a.renderIssued(o, public.Params, issued), err)
+		err = errors.Join(o.sheet.write(issued, public.Params, a.Now()), a.renderIssued(o, public.Params, issued), err)
 	}
 	return explainRequest(err)
 }
@@ -146,6 +156,9 @@ func (a *app) renderIssued(o issueOptions, params *ibc.Params, issued *pkgen.Iss
 		Issued:   issued.Rows,
 	}
 	a.note("issued to %s: %d; the ledger is at %s", o.out, len(issued.Rows), r.Ledger)
+	if o.sheet.path != "" {
+		a.note("the PINs are in %s: print it, then delete it", o.sheet.path)
+	}
 	return clikit.Render(a.Out, a.Output, r, rowTable(issued.Rows))
 }
 

@@ -74,11 +74,20 @@ func (o issueOptions) checkSecrets() error {
 		return clikit.Usage("standard input can be only one of --passphrase-file, --bundle-passphrase-file and --from")
 	case o.recipientFile != "" && o.bundlePassphraseFile != "":
 		return clikit.Usage("--recipient-file and --bundle-passphrase-file exclude each other")
-	case o.from == "" && o.recipientFile == "" && o.bundlePassphraseFile == "":
+	case o.sheet.path != "" && (o.recipientFile != "" || o.bundlePassphraseFile != ""):
+		return clikit.Usage("--pin-sheet excludes --recipient-file and --bundle-passphrase-file")
+	case o.sheet.path != "" && ibc.Role(o.role) == ibc.RoleCLM:
+		return clikit.Usage("--pin-sheet is for devices")
+	case o.from == "" && o.recipientFile == "" && !o.withoutRecipient():
 		return clikit.WithHint(clikit.Usage("nobody to seal the bundle to"),
-			"give --recipient-file FILE (what devagent recipient or clmctl recipient printed) or --bundle-passphrase-file FILE")
+			"give --recipient-file FILE (what devagent recipient or clmctl recipient printed), --bundle-passphrase-file FILE or --pin-sheet FILE")
 	}
 	return nil
+}
+
+// withoutRecipient reports whether a bundle that has no recipient can be sealed.
+func (o issueOptions) withoutRecipient() bool {
+	return o.bundlePassphraseFile != "" || o.sheet.path != ""
 }
 
 func (o issueOptions) requestsFor(names []string) ([]pkgen.Request, error) {
@@ -138,9 +147,9 @@ func (a *app) requestsFrom(o issueOptions) (requests []pkgen.Request, err error)
 			if r.Recipient, err = lineRecipient(l.Recipient, folder); err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", where, l.Name, err)
 			}
-		case o.bundlePassphraseFile == "":
+		case !o.withoutRecipient():
 			return nil, clikit.WithHint(fmt.Errorf("%s: %s has no recipient", where, l.Name),
-				"fill in the column recipient, or give --bundle-passphrase-file FILE")
+				"fill in the column recipient, or give --pin-sheet FILE or --bundle-passphrase-file FILE")
 		}
 		requests = append(requests, r)
 	}

@@ -43,6 +43,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"failed": refused(clikit.ExitFailed),
 			"usage":  refused(clikit.ExitUsage),
+			"pinof":  pinOf,
+			"secret": secret,
 		},
 	})
 }
@@ -175,4 +177,39 @@ func reseal(args []string) error {
 		return err
 	}
 	return errors.Join(w.Close(), os.WriteFile(args[3], out.Bytes(), 0o600))
+}
+
+// pinOf reads a device's PIN from a sheet: pinof [-typed|-typo] SHEET NAME FILE
+// writes it to FILE, as printed, as a person may type it, or mistyped.
+func pinOf(ts *testscript.TestScript, _ bool, args []string) {
+	how := ""
+	if strings.HasPrefix(args[0], "-") {
+		how, args = args[0], args[1:]
+	}
+	_, text, found := strings.Cut(ts.ReadFile(args[0]), "\n"+args[1]+"\n")
+	_, text, foundPIN := strings.Cut(text, "\nPIN       ")
+	if !found || !foundPIN {
+		ts.Fatalf("%s has no PIN of %s", args[0], args[1])
+	}
+	pin := text[:23]
+	switch how {
+	case "-typed":
+		pin = strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(pin, "-", " "), "0", "o"))
+	case "-typo":
+		other := "7"
+		if pin[:1] == other {
+			other = "8"
+		}
+		pin = other + pin[1:]
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(pin+"\n"), 0o600))
+}
+
+// secret demands that nobody but the owner may read a file.
+func secret(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if info.Mode().Perm() != 0o600 {
+		ts.Fatalf("%s has mode %o", args[0], info.Mode().Perm())
+	}
 }
