@@ -23,6 +23,9 @@ type Layer interface {
 	Create(path string, perm fs.FileMode) (File, error)
 	// Append opens a file that exists for writing at its end.
 	Append(path string) (File, error)
+	// Overwrite opens a regular file that exists for writing from its begin,
+	// over what is there.
+	Overwrite(path string) (File, error)
 	// Rename moves a file; with replace false, an existing target is
 	// fs.ErrExist.
 	Rename(from, to string, replace bool) error
@@ -45,6 +48,11 @@ func (OS) Create(path string, perm fs.FileMode) (File, error) {
 // Append implements Layer.
 func (OS) Append(path string) (File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+}
+
+// Overwrite implements Layer.
+func (OS) Overwrite(path string) (File, error) {
+	return os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 
 // Rename implements Layer. Where the file system cannot refuse to replace by

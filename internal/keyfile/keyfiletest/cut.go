@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 )
@@ -118,6 +119,18 @@ func (l *Layer) Append(path string) (keyfile.File, error) {
 		return nil, err
 	}
 	return &file{f, l, &tracked{path}}, nil
+}
+
+// Overwrite implements keyfile.Layer.
+func (l *Layer) Overwrite(path string) (keyfile.File, error) {
+	if err := l.step(); err != nil {
+		return nil, err
+	}
+	f, err := l.os.Overwrite(path)
+	if err != nil {
+		return nil, err
+	}
+	return &overwriting{file{f, l, &tracked{path}}, 0}, nil
 }
 
 // Rename implements keyfile.Layer.
@@ -252,4 +265,32 @@ func (f *file) Sync() error {
 	}
 	f.layer.settle(func(u undo) bool { return u.file == f.tracked })
 	return nil
+}
+
+// overwriting is a file whose content is being replaced.
+type overwriting struct {
+	file
+	at int
+}
+
+// Write implements keyfile.File; the write at which the run is cut is torn.
+func (f *overwriting) Write(data []byte) (int, error) {
+	before, err := os.ReadFile(f.tracked.path)
+	if err != nil {
+		return 0, err
+	}
+	over := f.layer.Cut()
+	if err := f.layer.step(); err != nil {
+		if over || f.layer.mode == PowerLoss {
+			return 0, err
+		}
+		n, writeErr := f.File.Write(data[:len(data)/2])
+		return n, errors.Join(err, writeErr)
+	}
+	// Half of what was not synced may have reached the disk.
+	t, torn := f.tracked, slices.Clone(before)
+	copy(torn[min(f.at, len(torn)):], data[:len(data)/2])
+	f.layer.undo = append(f.layer.undo, undo{file: t, do: func() error { return os.WriteFile(t.path, torn, keyfile.SecretPerm) }})
+	f.at += len(data)
+	return f.File.Write(data)
 }
