@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
@@ -120,16 +122,17 @@ func (a *Agent) settle(ctx context.Context, st state) error {
 	if err := a.dir.expose(st); err != nil {
 		return fmt.Errorf("expose the active pair: %w", err)
 	}
-	failure := a.reload(ctx)
+	failure := a.reload(ctx, st)
 	if st.Phase == restoring {
 		st.Phase = settled
 		if failure != nil {
-			st.LastError = clip(st.LastError + "; the reload hook failed again: " + failure.Error())
+			a.cfg.Log.Error("the services did not take the pair that is active again", "error", failure)
+			st.LastError = addError(st.LastError, failure.Error())
 		}
 		return a.commit(st)
 	}
 	if failure != nil {
-		reason := "the reload hook failed: " + failure.Error()
+		reason := failure.Error()
 		if err := a.rollBack(ctx, st, reason); err != nil {
 			return err
 		}
@@ -137,7 +140,7 @@ func (a *Agent) settle(ctx context.Context, st state) error {
 	}
 	active := *st.Active
 	active.Request = nil
-	st.Active, st.Phase, st.LastError = &active, settled, ""
+	st.Active, st.Phase, st.LastError, st.GivenUp = &active, settled, "", nil
 	if st.Trial == nil {
 		var err error
 		if st, err = a.final(st); err != nil {
@@ -168,6 +171,11 @@ func (a *Agent) final(st state) (state, error) {
 // rollBack restores the previous pair, or none if there is none. The one that
 // was active is staged again, unless another enrolment has the slot.
 func (a *Agent) rollBack(ctx context.Context, st state, reason string) error {
+	st.GivenUp = nil
+	if st.Active.leaf != nil {
+		sum := sha256.Sum256(st.Active.leaf.Raw)
+		st.GivenUp = sum[:]
+	}
 	if st.Pending == nil {
 		rolled := *st.Active
 		rolled.RolledBack = true
@@ -184,15 +192,40 @@ func (a *Agent) rollBack(ctx context.Context, st state, reason string) error {
 	a.disarm()
 	a.heard = time.Now()
 	a.cfg.Log.Warn("the previous certificate is active again", "reason", reason)
+	if st.Active == nil {
+		return a.withdraw()
+	}
 	return a.settle(ctx, st)
 }
 
-func (a *Agent) reload(ctx context.Context) error {
+// withdraw takes away what services have, when there is no active pair.
+func (a *Agent) withdraw() error {
+	if a.cfg.Withdraw == nil {
+		return nil
+	}
+	if err := a.cfg.Withdraw(); err != nil {
+		return fmt.Errorf("withdraw the pair: %w", err)
+	}
+	return nil
+}
+
+// addError adds what went wrong to the last error, once.
+func addError(last, more string) string {
+	switch {
+	case last == "":
+		return clip(more)
+	case strings.Contains(last, more):
+		return last
+	}
+	return clip(last + "; then: " + more)
+}
+
+func (a *Agent) reload(ctx context.Context, st state) error {
 	if a.cfg.Reload == nil {
 		return nil
 	}
 	// The hook goes on if the CLM hangs up: half a reload helps nobody.
-	return a.cfg.Reload(context.WithoutCancel(ctx), a.paths())
+	return a.cfg.Reload(context.WithoutCancel(ctx), a.paths(st))
 }
 
 // retryInterval is the wait after a write failed without anybody to tell.
@@ -245,12 +278,28 @@ func (a *Agent) ring(alarm int) {
 // keepUp is what a start does about a switch that is not final.
 func (a *Agent) keepUp(ctx context.Context) error {
 	st := a.current()
-	if st.onTrial() && st.Trial.Starts >= maxStarts {
+	switch {
+	case st.onTrial() && st.Trial.Starts >= maxStarts && !a.cfg.Command:
 		return a.rollBack(ctx, st, fmt.Sprintf("not confirmed by the start number %d", maxStarts))
+	case st.Phase == settled && st.Active == nil:
+		return a.withdraw()
+	case st.Phase == settled && a.stale(st):
+		st.Phase = restoring
+		if err := a.commit(st); err != nil {
+			return err
+		}
 	}
 	if st.Phase != settled {
-		return a.settle(ctx, st)
+		if err := a.settle(ctx, st); err != nil {
+			return err
+		}
 	}
-	a.armTrial(st)
+	a.armTrial(a.current())
 	return nil
+}
+
+// stale reports whether services lack the active pair though nothing was
+// switched: they are new, or what they had is gone.
+func (a *Agent) stale(st state) bool {
+	return st.Active != nil && st.Active.leaf != nil && a.cfg.Stale != nil && a.cfg.Stale(a.paths(st))
 }

@@ -30,7 +30,18 @@ type Config struct {
 	Version         string             // of the agent, for Status
 	Key             fleet.KeyAlgorithm // of a request that leaves the choice; "": ECDSA P-256
 	LabAllowRSA1024 bool               // RSA-1024 keys on request, as the paper measured them
+	Endpoint        string             // host:port where TLS serves the active pair, for Status; "": none is named
 	Reload          Reload             // after each switch of the active pair; nil: none
+
+	// Stale reports whether Reload has to be run though nothing was switched;
+	// each start asks. nil: never.
+	Stale func(active Paths) bool
+	// Withdraw takes back what Reload did, when the device has no active pair
+	// any more; it is repeated at each start. nil: nothing.
+	Withdraw func() error
+	// Command opens the directory for one deed by hand: it is no start of the
+	// agent, and no pair is given up for it.
+	Command bool
 }
 
 // Reload makes the device's services use the active pair. It is run again
@@ -40,10 +51,11 @@ type Reload func(ctx context.Context, active Paths) error
 // Paths are where the active pair is found.
 type Paths struct {
 	Dir         string // holds the others
-	Key         string // PKCS#8 in PEM
+	Key         string // PEM: PKCS#8, or what a key store has in its place, which may be no file
 	Certificate string // PEM
 	Chain       string // PEM: the certificate and those of its issuers, without the anchor
 	CA          string // PEM: the trust anchor of the enrolment
+	Restored    bool   // the pair is one that was active before, so a failure changes nothing
 }
 
 // Agent is the device. It is safe for concurrent use.
@@ -140,7 +152,7 @@ func (a *Agent) resume(st state) {
 	} else if err := a.dir.tidy(st); err != nil {
 		a.cfg.Log.Error("sweep pairs", "error", err)
 	}
-	if st.onTrial() {
+	if st.onTrial() && !a.cfg.Command {
 		t := *st.Trial
 		t.Starts++
 		st.Trial = &t
@@ -181,11 +193,11 @@ func (a *Agent) Params() *ibc.Params { return a.bundle.Params }
 func (a *Agent) CLMAddresses() []string { return a.bundle.CLMAddresses }
 
 // paths returns where the active pair is found.
-func (a *Agent) paths() Paths {
+func (a *Agent) paths(st state) Paths {
 	dir := a.dir.path(activeName)
 	return Paths{
 		Dir: dir, Key: dir + "/" + keyName, Certificate: dir + "/" + certName,
-		Chain: dir + "/" + chainName, CA: dir + "/" + caName,
+		Chain: dir + "/" + chainName, CA: dir + "/" + caName, Restored: st.Phase == restoring,
 	}
 }
 
@@ -230,6 +242,16 @@ func (a *Agent) commit(st state) error {
 
 // serve runs one request of a peer, alone.
 func (a *Agent) serve(ctx context.Context, peer ibc.Identity, request func(state) error) error {
+	return a.alone(ctx, func(st state) error {
+		if st.Pending != nil && st.Pending.Owner == peer.Name {
+			a.heard = time.Now()
+		}
+		return request(st)
+	})
+}
+
+// alone does what changes the state, in turn.
+func (a *Agent) alone(ctx context.Context, do func(state) error) error {
 	select {
 	case a.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -239,9 +261,5 @@ func (a *Agent) serve(ctx context.Context, peer ibc.Identity, request func(state
 	if a.closed {
 		return refuse(enrol.ProblemUnavailable, "the device is shutting down")
 	}
-	st := a.current()
-	if st.Pending != nil && st.Pending.Owner == peer.Name {
-		a.heard = time.Now()
-	}
-	return request(st)
+	return do(a.current())
 }

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
@@ -151,23 +150,7 @@ func matches(key crypto.Signer, c *x509.Certificate) bool {
 }
 
 // removePair removes a pair that the state does not name.
-func (s store) removePair(id enrol.ID) error { return s.removeTree(s.pair(id, "")) }
-
-func (s store) removeTree(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := s.layer.Remove(filepath.Join(dir, e.Name())); err != nil {
-			return err
-		}
-	}
-	return s.files.RemoveDurable(dir)
-}
+func (s store) removePair(id enrol.ID) error { return s.files.RemoveDir(s.pair(id, "")) }
 
 // tidy removes the pairs that the state does not name, and the CSRs of those
 // that were activated: a CSR may hold the CA's challenge.
@@ -193,7 +176,7 @@ func (s store) tidy(st state) error {
 		if keep[e.Name()] {
 			continue
 		}
-		if err := s.removeTree(filepath.Join(s.path(pairsName), e.Name())); err != nil {
+		if err := s.files.RemoveDir(filepath.Join(s.path(pairsName), e.Name())); err != nil {
 			return err
 		}
 	}
@@ -213,7 +196,7 @@ func (s store) expose(st state) error {
 		return s.files.RemoveDurable(link)
 	}
 	if want := filepath.Join(pairsName, st.Active.id().String()); present != want {
-		return swapLink(s.layer, want, link)
+		return s.files.LinkDurable(want, link)
 	}
 	return nil
 }
@@ -222,18 +205,6 @@ func (s store) expose(st state) error {
 func (s store) sweep(st state) error {
 	if err := s.files.Sweep(s.dir); err != nil {
 		return err
-	}
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "."+activeName+linkMark) {
-			continue
-		}
-		if err := s.layer.Remove(s.path(e.Name())); err != nil {
-			return err
-		}
 	}
 	for _, p := range st.pairs() {
 		if err := s.files.Sweep(s.pair(p.id(), "")); err != nil && !errors.Is(err, fs.ErrNotExist) {

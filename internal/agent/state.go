@@ -40,6 +40,7 @@ type state struct {
 	NotBefore time.Time `json:"not_before,omitzero"` // lower bound of the time
 
 	LastError    string        `json:"last_error,omitempty"`
+	GivenUp      []byte        `json:"given_up,omitempty"` // SHA-256 of the certificate rolled back since the last activation
 	KeyAndCSR    time.Duration `json:"key_and_csr_ns,omitempty"`
 	Verification time.Duration `json:"verification_ns,omitempty"`
 }

@@ -20,8 +20,11 @@ func (a *Agent) Status(_ context.Context, _ ibc.Identity) (enrol.DeviceStatus, e
 		Version: a.cfg.Version, Identity: a.bundle.Identity,
 		Active: st.Active.describe(st, now), Staged: st.Pending.describe(st, now),
 		Unconfirmed: st.Active != nil && st.Trial != nil, LastError: st.LastError,
-		Clock: st.clock(now), Time: now,
+		Clock: st.clock(now), Time: now, Endpoint: a.cfg.Endpoint,
 		KeyAndCSR: st.KeyAndCSR, Verification: st.Verification,
+	}
+	if len(st.GivenUp) == sha256.Size {
+		s.RolledBack = (*[32]byte)(st.GivenUp)
 	}
 	for _, anchor := range a.anchors(st) {
 		s.Anchors = append(s.Anchors, sha256.Sum256(anchor))

@@ -33,6 +33,8 @@ type Layer interface {
 	// Truncate cuts a file to size and makes that durable.
 	Truncate(path string, size int64) error
 	Mkdir(path string, perm fs.FileMode) error
+	// Symlink makes a symbolic link; a path that exists is an error.
+	Symlink(target, path string) error
 	// SyncDir makes the entries of a directory durable.
 	SyncDir(path string) error
 }
@@ -88,6 +90,9 @@ func (OS) Truncate(path string, size int64) error {
 
 // Mkdir implements Layer.
 func (OS) Mkdir(path string, perm fs.FileMode) error { return os.Mkdir(path, perm) }
+
+// Symlink implements Layer.
+func (OS) Symlink(target, path string) error { return os.Symlink(target, path) }
 
 // SyncDir implements Layer. A file system that cannot sync a directory says
 // EINVAL; there is nothing better to do on it.

@@ -11,8 +11,12 @@ import (
 	"strings"
 )
 
-// tempMark is part of the name of every temporary file.
-const tempMark = ".tmp-"
+// tempMark is part of the name of every temporary file, linkMark of every
+// temporary link.
+const (
+	tempMark = ".tmp-"
+	linkMark = ".link-"
+)
 
 // Files writes durably through a Layer. The zero value uses the operating
 // system. It is safe for concurrent use.
@@ -111,11 +115,10 @@ func (b *Batch) Commit() error {
 }
 
 func (f Files) writeTemp(path string, data []byte, perm fs.FileMode) (string, error) {
-	var suffix [8]byte
-	if _, err := rand.Read(suffix[:]); err != nil {
-		return "", fmt.Errorf("read random: %w", err)
+	temp, err := tempName(path, tempMark)
+	if err != nil {
+		return "", err
 	}
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempMark+hex.EncodeToString(suffix[:]))
 	file, err := f.fs().Create(temp, perm)
 	if err != nil {
 		return "", err
@@ -129,6 +132,35 @@ func (f Files) writeTemp(path string, data []byte, perm fs.FileMode) (string, er
 		return "", err
 	}
 	return temp, nil
+}
+
+// tempName returns a new hidden name beside path.
+func tempName(path, mark string) (string, error) {
+	var suffix [8]byte
+	if _, err := rand.Read(suffix[:]); err != nil {
+		return "", fmt.Errorf("read random: %w", err)
+	}
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+mark+hex.EncodeToString(suffix[:])), nil
+}
+
+// LinkDurable makes path a symbolic link to target in one step, replacing what
+// is there: whoever follows it finds the old target or the new one.
+func (f Files) LinkDurable(target, path string) error {
+	temp, err := tempName(path, linkMark)
+	if err != nil {
+		return err
+	}
+	if err := f.fs().Symlink(target, temp); err != nil {
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	if err := f.fs().Rename(temp, path, true); err != nil {
+		_ = f.fs().Remove(temp)
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	if err := f.fs().SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	return nil
 }
 
 // AppendDurable adds data to the end of a file that exists and makes it
@@ -171,15 +203,35 @@ func (f Files) RemoveDurable(path string) error {
 	return nil
 }
 
-// Sweep removes the temporary files that interrupted writes left in dir. The
-// caller holds the lock of whoever writes there.
+// RemoveDir removes a directory and the files in it; that it does not exist is
+// no error.
+func (f Files) RemoveDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := f.fs().Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return f.RemoveDurable(dir)
+}
+
+// Sweep removes the temporary files and links that interrupted writes left in
+// dir. The caller holds the lock of whoever writes there.
 func (f Files) Sweep(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("sweep %s: %w", dir, err)
 	}
 	for _, e := range entries {
-		if !isTemp(e.Name()) || !e.Type().IsRegular() {
+		file := e.Type().IsRegular() && isTemp(e.Name(), tempMark)
+		link := e.Type() == fs.ModeSymlink && isTemp(e.Name(), linkMark)
+		if !file && !link {
 			continue
 		}
 		if err := f.fs().Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -189,13 +241,13 @@ func (f Files) Sweep(dir string) error {
 	return nil
 }
 
-// isTemp reports whether name is one that writeTemp makes: hidden, and marked
+// isTemp reports whether name is one that tempName makes: hidden, and marked
 // with 16 hex digits at its end.
-func isTemp(name string) bool {
-	at := len(name) - 16 - len(tempMark)
-	if at < 2 || name[0] != '.' || !strings.HasPrefix(name[at:], tempMark) {
+func isTemp(name, mark string) bool {
+	at := len(name) - 16 - len(mark)
+	if at < 2 || name[0] != '.' || !strings.HasPrefix(name[at:], mark) {
 		return false
 	}
-	_, err := hex.DecodeString(name[at+len(tempMark):])
+	_, err := hex.DecodeString(name[at+len(mark):])
 	return err == nil
 }

@@ -19,7 +19,7 @@ func TestProgramsLinkOnly(t *testing.T) {
 		},
 		// The device speaks CoAP and keeps files.
 		"devagent": {
-			"modernc.org", "github.com/smallstep",
+			"modernc.org", "github.com/smallstep", "github.com/spf13/viper",
 			module + "internal/scep", module + "internal/labca", module + "internal/labpeer", module + "internal/pkgen", module + "internal/store",
 		},
 		"clmctl": {module + "internal/pkgen", module + "internal/testpeer", "testing"},

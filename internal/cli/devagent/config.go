@@ -4,14 +4,16 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
-	"github.com/edgeclm/edgeclm/internal/agent"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/consumer"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 )
 
@@ -27,6 +29,9 @@ type config struct {
 	HookTimeout     time.Duration `yaml:"hook_timeout"`       // longer ones are killed
 	Key             string        `yaml:"key"`                // where the CLM leaves the choice
 	LabAllowRSA1024 bool          `yaml:"lab_allow_rsa_1024"` // on request
+	TLSEndpoint     string        `yaml:"tls_endpoint"`       // host:port where a service serves the active pair; "": none
+
+	Consumers []fileConsumer `yaml:"consumers"` // of the file alone
 }
 
 const (
@@ -50,7 +55,8 @@ func (c *config) serving() *pflag.FlagSet {
 	f := pflag.NewFlagSet(program, pflag.ContinueOnError)
 	f.StringVar(&c.Listen, "listen", ":5684", "UDP address to listen on")
 	f.StringVar(&c.ReloadHook, "reload-hook", "", "command that makes services use a new certificate")
-	f.DurationVar(&c.HookTimeout, "hook-timeout", agent.DefaultHookTimeout, "how long the reload hook may take")
+	f.DurationVar(&c.HookTimeout, "hook-timeout", consumer.DefaultHookTimeout, "how long each hook may take")
+	f.StringVar(&c.TLSEndpoint, "tls-endpoint", "", "host:port where a service of this device serves the certificate over TLS")
 	f.StringVar(&c.Key, "key", string(fleet.ECDSAP256),
 		"key where the CLM leaves the choice: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096")
 	f.BoolVar(&c.LabAllowRSA1024, "lab-allow-rsa-1024", false, "make RSA-1024 keys on request, as the paper measured them")
@@ -127,8 +133,31 @@ func (c config) validate() error {
 	if _, err := fleet.ParseKeyAlgorithm(c.Key); err != nil {
 		return fmt.Errorf("key: %w", err)
 	}
-	_, err := splitCommand(c.ReloadHook)
+	if c.TLSEndpoint != "" {
+		if err := checkEndpoint(c.TLSEndpoint); err != nil {
+			return fmt.Errorf("tls_endpoint: %w", err)
+		}
+	}
+	consumers, err := c.consumers()
+	if err != nil {
+		return err
+	}
+	_, err = consumer.New(consumer.Config{Consumers: consumers})
 	return err
+}
+
+// maxEndpoint is the longest host name (RFC 1035 section 2.3.4) and a port.
+const maxEndpoint = 255 + 6
+
+func checkEndpoint(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" || len(s) > maxEndpoint {
+		return fmt.Errorf("%.80q is not host:port", s)
+	}
+	return nil
 }
 
 // splitCommand splits a command into words at blanks. Single and double quotes
@@ -158,7 +187,7 @@ func splitCommand(s string) ([]string, error) {
 		}
 	}
 	if quote != 0 {
-		return nil, fmt.Errorf("reload_hook: a quote is not closed: %s", s)
+		return nil, fmt.Errorf("a quote is not closed: %s", s)
 	}
 	if open {
 		words = append(words, word.String())

@@ -71,6 +71,7 @@ func TestConfigMistakes(t *testing.T) {
 
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte("listen: 127.0.0.1:0\nkey: rsa-2048\nhook_timeout: 10s\n"))
+	f.Add([]byte("consumers: [{name: web, dir: /etc/web, mode: 0644, links: {key.pem: /etc/k}, hook: 'a b'}]\n"))
 	f.Add([]byte("a: &a [*a]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var c config

@@ -27,7 +27,10 @@ The reload hook is run after each switch of the active pair, to make the
 device's services use it. It is a command without shell: words are split at
 blanks, quotes keep them together. It finds the files in EDGECLM_KEY_FILE,
 EDGECLM_CERT_FILE, EDGECLM_CHAIN_FILE and EDGECLM_CA_FILE. If it fails, the
-previous pair is active again and the hook is run for that.`,
+previous pair is active again and the hook is run for that.
+
+The list of consumers in the configuration file does the same for each service
+of its own, with files where the service looks for them.`,
 		Example: `  devagent serve --listen 0.0.0.0:5684 --reload-hook "systemctl reload nginx"`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,18 +52,15 @@ previous pair is active again and the hook is run for that.`,
 
 func (a *app) serve(ctx context.Context, c config) (err error) {
 	log := a.Logger(a.Err)
-	hook, err := a.hook(c, log)
+	cfg, err := a.agentConfig(c, log)
 	if err != nil {
-		return clikit.WithCode(err, clikit.ExitUsage)
+		return err
 	}
 	address, err := net.ResolveUDPAddr("udp", c.Listen)
 	if err != nil {
 		return clikit.WithHint(clikit.Usage("listen: %w", err), "give --listen HOST:PORT")
 	}
-	device, err := agent.Open(agent.Config{
-		Dir: c.DataDir, Random: a.Random, Now: a.Now, Log: log, Version: clikit.Version().Version,
-		Key: fleet.KeyAlgorithm(c.Key), LabAllowRSA1024: c.LabAllowRSA1024, Reload: hook,
-	})
+	device, err := agent.Open(cfg)
 	if err != nil {
 		return err
 	}
@@ -81,19 +81,13 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	return nil
 }
 
-// hook returns the reload hook, nil if there is none.
-func (a *app) hook(c config, log *slog.Logger) (agent.Reload, error) {
-	argv, err := splitCommand(c.ReloadHook)
-	if err != nil || len(argv) == 0 {
-		return nil, err
+// agentConfig is what serve and rollback open the agent with.
+func (a *app) agentConfig(c config, log *slog.Logger) (agent.Config, error) {
+	cfg := agent.Config{
+		Dir: c.DataDir, Random: a.Random, Now: a.Now, Log: log, Version: clikit.Version().Version,
+		Key: fleet.KeyAlgorithm(c.Key), LabAllowRSA1024: c.LabAllowRSA1024, Endpoint: c.TLSEndpoint,
 	}
-	h := agent.Hook{Argv: argv, Timeout: c.HookTimeout, Log: log}
-	for _, name := range []string{"PATH", "HOME", "LANG", "TZ"} {
-		if value := a.Getenv(name); value != "" {
-			h.Env = append(h.Env, name+"="+value)
-		}
-	}
-	return h.Run, nil
+	return cfg, clikit.WithCode(a.join(c, log, &cfg), clikit.ExitUsage)
 }
 
 // sources returns the addresses among the CLMs' host:port that need no

@@ -174,7 +174,7 @@ func (l *Layer) Remove(path string) error {
 	return nil
 }
 
-// Symlink makes a symbolic link, for those who need more than keyfile.Layer.
+// Symlink implements keyfile.Layer.
 func (l *Layer) Symlink(target, path string) error {
 	if err := l.step(); err != nil {
 		return err

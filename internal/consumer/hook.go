@@ -1,4 +1,4 @@
-package agent
+package consumer
 
 import (
 	"bytes"
@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// Bounds of a reload hook.
+// Bounds of a hook.
 const (
 	DefaultHookTimeout = 30 * time.Second
 	maxHookOutput      = 1 << 10
 	hookGrace          = 2 * time.Second // for its output, once it has ended
 )
 
-// Hook is a command that makes the device's services use the active pair.
+// Hook is a command that makes a service use what was published for it.
 type Hook struct {
 	Argv    []string      // the program and its arguments; no shell is involved
 	Env     []string      // "key=value"; EDGECLM_* is added
@@ -26,11 +26,11 @@ type Hook struct {
 	Log     *slog.Logger  // gets what the command prints
 }
 
-// Run is a Reload. The command finds the paths in EDGECLM_DIR,
-// EDGECLM_KEY_FILE, EDGECLM_CERT_FILE, EDGECLM_CHAIN_FILE and EDGECLM_CA_FILE.
-// What it prints stays in the device's log; the error says no more than how it
-// ended.
-func (h Hook) Run(ctx context.Context, active Paths) error {
+// Run runs the command, which finds the paths in EDGECLM_DIR,
+// EDGECLM_KEY_FILE, EDGECLM_CERT_FILE, EDGECLM_CHAIN_FILE and EDGECLM_CA_FILE,
+// and "yes" in EDGECLM_RESTORED if the previous pair is back. What it prints
+// stays in the device's log; the error says no more than how it ended.
+func (h Hook) Run(ctx context.Context, at Paths) error {
 	timeout := h.Timeout
 	if timeout <= 0 {
 		timeout = DefaultHookTimeout
@@ -38,9 +38,7 @@ func (h Hook) Run(ctx context.Context, active Paths) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, h.Argv[0], h.Argv[1:]...)
-	cmd.Env = append(append([]string{}, h.Env...),
-		"EDGECLM_DIR="+active.Dir, "EDGECLM_KEY_FILE="+active.Key, "EDGECLM_CERT_FILE="+active.Certificate,
-		"EDGECLM_CHAIN_FILE="+active.Chain, "EDGECLM_CA_FILE="+active.CA)
+	cmd.Env = append(append([]string{}, h.Env...), at.environment()...)
 	var output tail
 	cmd.Stdout, cmd.Stderr = &output, &output
 	// What the command has started ends with it when the time is up.
@@ -63,6 +61,18 @@ func (h Hook) Run(ctx context.Context, active Paths) error {
 		return err
 	}
 	return fmt.Errorf("cannot run %s", h.Argv[0])
+}
+
+// environment tells a hook the paths.
+func (p Paths) environment() []string {
+	restored := ""
+	if p.Restored {
+		restored = "yes"
+	}
+	return []string{
+		"EDGECLM_DIR=" + p.Dir, "EDGECLM_KEY_FILE=" + p.Key, "EDGECLM_CERT_FILE=" + p.Certificate,
+		"EDGECLM_CHAIN_FILE=" + p.Chain, "EDGECLM_CA_FILE=" + p.CA, "EDGECLM_RESTORED=" + restored,
+	}
 }
 
 // tail keeps the last bytes that were written to it.

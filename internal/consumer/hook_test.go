@@ -1,4 +1,4 @@
-package agent_test
+package consumer_test
 
 import (
 	"bytes"
@@ -11,18 +11,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/edgeclm/edgeclm/internal/agent"
+	"github.com/edgeclm/edgeclm/internal/consumer"
 )
 
 // shell is a hook that runs a script; its log is returned too.
-func shell(t *testing.T, script string) (agent.Hook, *bytes.Buffer) {
+func shell(t *testing.T, script string) (consumer.Hook, *bytes.Buffer) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "hook")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	return agent.Hook{
+	return consumer.Hook{
 		Argv: []string{path, "an argument; with $HOME"}, Env: []string{"PATH=" + os.Getenv("PATH")},
 		Log: slog.New(slog.NewTextHandler(&log, nil)),
 	}, &log
@@ -32,11 +32,11 @@ func TestHookEnvironment(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	h, _ := shell(t, `printf '%s\n' "$1" "$EDGECLM_DIR" "$EDGECLM_KEY_FILE" "$EDGECLM_CERT_FILE" "$EDGECLM_CHAIN_FILE" "$EDGECLM_CA_FILE" "$SECRET" > `+out)
 	t.Setenv("SECRET", "not for hooks")
-	err := h.Run(t.Context(), agent.Paths{Dir: "d", Key: "k", Certificate: "c", Chain: "ch", CA: "ca"})
+	err := h.Run(t.Context(), consumer.Paths{Dir: "d", Key: "k", Certificate: "c", Chain: "ch", CA: "ca"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := string(must[[]byte](t)(os.ReadFile(out)))
+	got := string(readFile(t, out))
 	if want := "an argument; with $HOME\nd\nk\nc\nch\nca\n\n"; got != want {
 		t.Errorf("the hook saw %q, want %q", got, want)
 	}
@@ -46,7 +46,7 @@ func TestHookEnvironment(t *testing.T) {
 // not into the error, which goes to the CLM.
 func TestHookFailure(t *testing.T) {
 	h, log := shell(t, "i=0; while [ $i -lt 3000 ]; do echo filler; i=$((i+1)); done; echo the-reason >&2; exit 3")
-	err := h.Run(t.Context(), agent.Paths{})
+	err := h.Run(t.Context(), consumer.Paths{})
 	if err == nil || err.Error() != "exit status 3" {
 		t.Errorf("got %v, want the exit status alone", err)
 	}
@@ -57,7 +57,7 @@ func TestHookFailure(t *testing.T) {
 		t.Errorf("the end of the output is not in the log: %s", log)
 	}
 	h.Argv = []string{"/nonexistent/hook"}
-	if err := h.Run(t.Context(), agent.Paths{}); err == nil || !strings.Contains(err.Error(), "cannot run /nonexistent/hook") {
+	if err := h.Run(t.Context(), consumer.Paths{}); err == nil || !strings.Contains(err.Error(), "cannot run /nonexistent/hook") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -67,11 +67,11 @@ func TestHookTimeout(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
 	h, _ := shell(t, "sleep 600 & echo $! > "+pids+"; wait")
 	h.Timeout = 500 * time.Millisecond
-	if err := h.Run(context.Background(), agent.Paths{}); err == nil || !strings.Contains(err.Error(), "no end after") {
+	if err := h.Run(context.Background(), consumer.Paths{}); err == nil || !strings.Contains(err.Error(), "no end after") {
 		t.Errorf("got %v", err)
 	}
 	var pid int
-	if _, err := fmt.Sscan(string(must[[]byte](t)(os.ReadFile(pids))), &pid); err != nil {
+	if _, err := fmt.Sscan(string(readFile(t, pids)), &pid); err != nil {
 		t.Fatal(err)
 	}
 	for range 500 {
@@ -87,7 +87,7 @@ func TestHookTimeout(t *testing.T) {
 // A hook may leave a service running that holds its output open.
 func TestHookLeavesService(t *testing.T) {
 	h, _ := shell(t, "sleep 5 & exit 0")
-	if err := h.Run(t.Context(), agent.Paths{}); err != nil {
+	if err := h.Run(t.Context(), consumer.Paths{}); err != nil {
 		t.Error(err)
 	}
 }
