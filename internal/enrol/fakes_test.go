@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"math/big"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ type world struct {
 	device *model
 	ca     *fakeCA
 	store  enrol.Store
+	queue  enrol.DeliveryStore
 	runner *enrol.Runner
 
 	points int // passed so far
@@ -69,6 +71,9 @@ type model struct {
 	tamperProof bool
 	calls       map[string]int
 	dials       int
+	bundles     map[string]*ibc.PrivateKey // that it accepts, by their bytes
+	deaf        bool                       // takes a bundle, but gives no answer
+	stubborn    bool                       // takes a bundle, but goes on as before
 	confirmed   bool
 }
 
@@ -80,12 +85,23 @@ type slot struct {
 	anchor      []byte
 }
 
-func (m *model) Dial(ctx context.Context, _ fleet.Device) (enrol.Device, error) {
+// channel is a connection: what it proved stays so.
+type channel struct {
+	*model
+	proved ibc.Identity
+}
+
+func (c *channel) Identity() ibc.Identity { return c.proved }
+
+func (m *model) Dial(ctx context.Context, d fleet.Device) (enrol.Device, error) {
 	m.dials++
 	if err := m.refuse["dial"]; err != nil {
 		return nil, err
 	}
-	return m, ctx.Err()
+	if m.Identity().Compare(d.Identity) < 0 {
+		return nil, fmt.Errorf("%w: wanted %s, got %s", enrol.ErrIdentity, d.Identity, m.Identity())
+	}
+	return &channel{m, m.Identity()}, ctx.Err()
 }
 
 func (m *model) Identity() ibc.Identity { return m.key.Identity() }
@@ -202,10 +218,27 @@ func (m *model) rollBack() { m.pending, m.active, m.previous = m.active, m.previ
 
 func (m *model) Rollback(context.Context, enrol.ID, [32]byte) error { return errors.New("not used") }
 
-func (m *model) DeliverBundle(context.Context, []byte) error { return errors.New("not used") }
+func (m *model) DeliverBundle(_ context.Context, sealed []byte) error {
+	if err := m.enter("bundle"); err != nil {
+		return err
+	}
+	defer m.w.point()
+	key := m.bundles[string(sealed)]
+	if key == nil {
+		return &enrol.DeviceError{Problem: enrol.ProblemForbidden, Detail: "not a bundle for this device"}
+	}
+	if !m.stubborn {
+		m.key = key
+	}
+	if m.deaf {
+		return fmt.Errorf("%w: no answer", enrol.ErrUnreachable)
+	}
+	return nil
+}
 
 func (m *model) DeliverAnchors(context.Context, enrol.AnchorChange) error {
-	return errors.New("not used")
+	defer m.w.point()
+	return m.enter("anchors")
 }
 
 func (m *model) Status(context.Context) (enrol.DeviceStatus, error) {

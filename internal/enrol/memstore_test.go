@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 // memStore is enrol.Store in memory. What it returns and keeps are copies, so
@@ -21,6 +23,8 @@ type memStore struct {
 	mismatches []enrol.Event
 	ca         map[enrol.ID]string
 	leased     map[string]bool
+	deliveries []enrol.Delivery
+	attempts   []enrol.Attempt
 }
 
 func newStore(_ testing.TB, devices ...fleet.Device) *memStore {
@@ -130,4 +134,51 @@ func (s *memStore) Lease(_ context.Context, name string) (func(), error) {
 		defer s.mu.Unlock()
 		delete(s.leased, name)
 	}, nil
+}
+
+func (s *memStore) QueueDeliveries(_ context.Context, deliveries []enrol.Delivery) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deliveries = append(s.deliveries, deliveries...)
+	return len(deliveries), nil
+}
+
+func (s *memStore) OutstandingDeliveries(ctx context.Context, device string) ([]enrol.Delivery, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []enrol.Delivery
+	for _, d := range s.deliveries {
+		if d.Device == device && d.Outstanding() {
+			out = append(out, d)
+		}
+	}
+	slices.SortFunc(out, enrol.CompareDeliveries)
+	return out, ctx.Err()
+}
+
+func (s *memStore) RecordDelivery(ctx context.Context, a enrol.Attempt) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attempts = append(s.attempts, a)
+	row := s.devices[a.Device]
+	if a.Identity != (ibc.Identity{}) && a.Identity.Compare(row.Identity) > 0 {
+		row.Identity = a.Identity
+		s.devices[a.Device] = row
+	}
+	for i := range s.deliveries {
+		d := &s.deliveries[i]
+		if d.Device != a.Device || d.Kind != a.Kind || d.Version != a.Version || !d.Outstanding() {
+			continue
+		}
+		if a.Failure == "" {
+			d.DeliveredAt, d.Payload = a.At, nil
+		} else {
+			d.Tries++
+			d.LastError = a.Failure
+		}
+	}
+	return nil
 }

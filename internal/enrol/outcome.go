@@ -93,7 +93,7 @@ func (s *session) stop(ctx context.Context, err error) Result {
 		}
 		return result
 	}
-	f := s.classify(err)
+	f := classify(err)
 	if f.Class == ClassCAMismatch {
 		s.blameCA(ctx, f)
 	}
@@ -119,7 +119,7 @@ func (s *session) stop(ctx context.Context, err error) Result {
 }
 
 // classify makes a Fault of any error of an effect.
-func (s *session) classify(err error) *Fault {
+func classify(err error) *Fault {
 	var f *Fault
 	if errors.As(err, &f) {
 		return f

@@ -17,16 +17,17 @@ import (
 // Runner moves enrolments. Its fields are set once; it is safe for concurrent
 // use on different devices, and Store.Lease keeps others off the same one.
 type Runner struct {
-	Store    Store
-	Dialer   Dialer
-	CA       CA
-	CAName   string
-	Profiles []fleet.Profile
-	Policy   Policy
-	Params   func(epoch uint32) (*ibc.Params, error) // verifies the devices' statements
-	Now      func() time.Time
-	Random   io.Reader
-	Log      *slog.Logger
+	Store      Store
+	Deliveries DeliveryStore // handed over before a device is worked on; nil: there are none
+	Dialer     Dialer
+	CA         CA
+	CAName     string
+	Profiles   []fleet.Profile
+	Policy     Policy
+	Params     func(epoch uint32) (*ibc.Params, error) // verifies the devices' statements
+	Now        func() time.Time
+	Random     io.Reader
+	Log        *slog.Logger
 }
 
 // Outcome is what became of one device in one run.
@@ -39,6 +40,8 @@ const (
 	OutcomeFailed  Outcome = "failed"
 	OutcomePending Outcome = "pending"
 	OutcomeSkipped Outcome = "skipped"
+	// OutcomeDelivered is a Courier's: the device has all that was queued for it.
+	OutcomeDelivered Outcome = "delivered"
 )
 
 // Result is the outcome of one run for one device.

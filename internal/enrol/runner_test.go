@@ -31,6 +31,24 @@ func (s *cutStore) Commit(ctx context.Context, c enrol.Change) error {
 	return s.Store.Commit(ctx, c)
 }
 
+// cutQueue is a queue with cut points before and after each record.
+type cutQueue struct {
+	enrol.DeliveryStore
+	w *world
+}
+
+func (q cutQueue) QueueDeliveries(ctx context.Context, deliveries []enrol.Delivery) (int, error) {
+	q.w.point()
+	defer q.w.point()
+	return q.DeliveryStore.QueueDeliveries(ctx, deliveries)
+}
+
+func (q cutQueue) RecordDelivery(ctx context.Context, a enrol.Attempt) error {
+	q.w.point()
+	defer q.w.point()
+	return q.DeliveryStore.RecordDelivery(ctx, a)
+}
+
 const device = "plc-0001"
 
 func newWorld(t *testing.T) *world {
@@ -39,7 +57,8 @@ func newWorld(t *testing.T) *world {
 	id := must[ibc.Identity](t)(ibc.NewIdentity(ibc.RoleDevice, device, 1, 1))
 	w.device = &model{w: w, key: must[*ibc.PrivateKey](t)(w.master.Extract(id)), refuse: map[string]error{}, calls: map[string]int{}}
 	w.ca = newCA(w, "lab CA")
-	w.store = newStore(t, fleet.Device{Name: device, Identity: id, Address: "192.0.2.1:5684"})
+	s := newStore(t, fleet.Device{Name: device, Identity: id, Address: "192.0.2.1:5684"})
+	w.store, w.queue = s, s
 	w.restart()
 	return w
 }
@@ -49,7 +68,7 @@ func (w *world) restart() {
 	policy := enrol.DefaultPolicy()
 	policy.MaxAttempts = 2
 	w.runner = &enrol.Runner{
-		Store: &cutStore{Store: w.store, w: w}, Dialer: w.device, CA: w.ca, CAName: "lab", Policy: policy,
+		Store: &cutStore{Store: w.store, w: w}, Deliveries: cutQueue{w.queue, w}, Dialer: w.device, CA: w.ca, CAName: "lab", Policy: policy,
 		Params: func(uint32) (*ibc.Params, error) { return w.master.Params(), nil },
 		Now:    func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
@@ -194,7 +213,10 @@ func TestEveryCut(t *testing.T) {
 	}
 }
 
-func (w *world) runUntilKilled() {
+func (w *world) runUntilKilled() { w.untilKilled(func() { w.run(true) }) }
+
+// untilKilled runs something that is killed at the cut.
+func (w *world) untilKilled(run func()) {
 	defer func() {
 		if r := recover(); r != nil {
 			if _, ok := r.(killed); !ok {
@@ -202,7 +224,7 @@ func (w *world) runUntilKilled() {
 			}
 		}
 	}()
-	w.run(true)
+	run()
 	w.t.Fatalf("cut %d was not reached", w.cut)
 }
 

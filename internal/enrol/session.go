@@ -21,6 +21,8 @@ type session struct {
 	dev    Device  // nil until first needed, or after it broke
 	csr    []byte  // nil after a restart
 	events []Event // not stored yet
+
+	delivered bool // what was queued for the device has been tried
 }
 
 // call does one exchange on the session's channel, which it opens when first
@@ -47,16 +49,23 @@ func (s *session) call(ctx context.Context, exchange func(Device) error) error {
 	return exchange(s.dev)
 }
 
+// dial opens the channel, and hands over what is queued for the device before
+// anything else is asked of it.
 func (s *session) dial(ctx context.Context) error {
-	dev, err := s.r.Dialer.Dial(ctx, s.d)
-	if err != nil {
-		return fmt.Errorf("connect to %s: %w", s.d.Name, err)
+	for s.dev == nil { // a delivery may have broken the channel, once
+		dev, err := s.r.Dialer.Dial(ctx, s.d)
+		if err != nil {
+			return fmt.Errorf("connect to %s: %w", s.d.Name, err)
+		}
+		s.dev = dev
+		if id := dev.Identity(); id.Compare(s.d.Identity) > 0 {
+			s.d.Identity = id
+		}
+		if err := s.deliver(ctx); err != nil {
+			return err
+		}
 	}
-	s.dev = dev
-	if id := dev.Identity(); id.Compare(s.d.Identity) > 0 {
-		s.d.Identity = id
-	}
-	s.e.Identity = dev.Identity()
+	s.e.Identity = s.dev.Identity()
 	return nil
 }
 

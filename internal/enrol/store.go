@@ -68,4 +68,8 @@ const (
 	EventFailed      EventKind = "failed"      // the enrolment ended
 	EventWarning     EventKind = "warning"     // worth a look
 	EventQuarantined EventKind = "quarantined" // the device's attempts are used up
+
+	EventQueued       EventKind = "queued"        // something waits to be handed over
+	EventDelivered    EventKind = "delivered"     // the device has it
+	EventNotDelivered EventKind = "not-delivered" // it was not taken, and waits on
 )

@@ -11,7 +11,8 @@ import (
 // Device is one row of the inventory.
 type Device struct {
 	Name     string
-	Identity ibc.Identity // the latest one known
+	Identity ibc.Identity // the earliest that is accepted: the latest one that it proved, or that a manifest calls for
+	Next     ibc.Identity // later than Identity: of the bundle that waits to be handed over; zero for none
 	Address  string       // host:port; a hint, the identity is the truth
 	Labels   map[string]string
 	Names    []Name // what the device may sign for; empty: DefaultNames

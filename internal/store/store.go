@@ -100,6 +100,7 @@ type History struct {
 	Addresses      []AddressEntry     // oldest first; the last one counts
 	Enrolments     []*enrol.Enrolment // oldest first; with certificates, chains, receipts and the paper's steps
 	Certificates   []Certificate      // oldest first
+	Deliveries     []enrol.Delivery   // oldest first, without payloads; superseded ones are gone
 	Events         []enrol.Event      // oldest first
 }
 

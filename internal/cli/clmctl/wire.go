@@ -22,6 +22,7 @@ import (
 // inventory is what the commands need of the store beside the core's part.
 type inventory interface {
 	enrol.Store
+	enrol.DeliveryStore
 	PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error)
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
 	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
@@ -86,7 +87,7 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	params := []*ibc.Params{identity.Params}
 	return &works{
 		runner: &enrol.Runner{
-			Store:  devices,
+			Store: devices, Deliveries: devices,
 			Dialer: &coaplink.Dialer{Credential: credential, Params: params, Random: a.Random, Timeouts: s.Device},
 			CA:     client, CAName: ca.Name, Profiles: s.Profiles, Policy: s.Policy,
 			Params: findParams(params), Now: a.Now, Random: a.Random, Log: log,

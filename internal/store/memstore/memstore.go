@@ -24,6 +24,7 @@ type Disk struct {
 	serials      map[string]enrol.ID // by serialKey; the first that had it
 	certificates map[[32]byte]bool   // by SHA-256
 	events       []enrol.Event
+	deliveries   []enrol.Delivery // in the order in which they were queued
 	leases       map[string]*Store
 }
 
@@ -105,7 +106,9 @@ func (s *Store) Device(_ context.Context, name string) (fleet.Device, error) {
 	if !ok {
 		return fleet.Device{}, fmt.Errorf("device %s: %w", name, enrol.ErrNotFound)
 	}
-	return cloneDevice(d.Device), nil
+	out := cloneDevice(d.Device)
+	out.Next = s.disk.next(d)
+	return out, nil
 }
 
 // OpenEnrolment implements enrol.Store.

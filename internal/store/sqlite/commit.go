@@ -181,10 +181,9 @@ func (c *change) putDevice(ctx context.Context, t *tx, r *record) error {
 // decide takes over from d what an enrolment decides.
 func (r *record) decide(d *fleet.Device) error {
 	if id := d.Identity; id.Compare(r.device.Identity) > 0 {
-		if id.Role != ibc.RoleDevice || id.Name != r.device.Name {
-			return fmt.Errorf("%w: %s is not an identity of %s", store.ErrInvalid, id, r.device.Name)
+		if err := r.accept(id); err != nil {
+			return err
 		}
-		r.device.Identity = id
 	}
 	r.certificate = fleet.Certificate{}
 	if d.Certificate != nil {
@@ -193,6 +192,15 @@ func (r *record) decide(d *fleet.Device) error {
 	r.device.Quarantined = r.device.Quarantined || d.Quarantined
 	r.device.EnrolledAt, r.device.RenewAt = d.EnrolledAt, d.RenewAt
 	r.device.Attempts, r.device.NextAttempt, r.device.LastError = d.Attempts, d.NextAttempt, d.LastError
+	return nil
+}
+
+// accept takes over a later identity that the device proved.
+func (r *record) accept(id ibc.Identity) error {
+	if id.Role != ibc.RoleDevice || id.Name != r.device.Name {
+		return fmt.Errorf("%w: %s is not an identity of %s", store.ErrInvalid, id, r.device.Name)
+	}
+	r.device.Identity = id
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/store"
@@ -19,6 +20,7 @@ type record struct {
 	device      fleet.Device
 	certificate fleet.Certificate // all zero for none
 	open        bool              // has an open enrolment
+	next        uint64            // the version of the outstanding bundle, 0 for none
 }
 
 // decisions are the columns that an enrolment decides.
@@ -51,6 +53,7 @@ func (r *record) columns() []column {
 		{"coalesce(labels_manual, labels)", document{&r.device.Labels}},
 		{"names", document{&r.device.Names}},
 		{"paused", flag{&r.device.Paused}},
+		{selectNext, integerOf(&r.next)},
 	}, r.decisions()...)
 }
 
@@ -78,6 +81,10 @@ func (rr *recordReader) read(row scanner) (*record, error) {
 	}
 	r := rr.row
 	r.device.Identity.Role, r.device.Identity.Name = ibc.RoleDevice, r.device.Name
+	next := enrol.Delivery{Device: r.device.Name, Kind: enrol.DeliverBundle, Version: r.next}
+	if id := next.Identity(); id.Compare(r.device.Identity) > 0 {
+		r.device.Next = id
+	}
 	if r.certificate.SHA256 != [32]byte{} {
 		r.device.Certificate = &r.certificate
 	}

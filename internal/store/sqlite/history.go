@@ -48,6 +48,9 @@ func (v *view) history(ctx context.Context, device string, events int) (h store.
 		"WHERE enrolment IN (SELECT id FROM enrolment WHERE device = ?) ORDER BY id", r.id); err != nil {
 		return h, err
 	}
+	if h.Deliveries, err = v.deliveries(ctx, r.id, device); err != nil {
+		return h, err
+	}
 	h.Events, err = v.events(ctx, r.id, device, events)
 	return h, err
 }

@@ -17,6 +17,7 @@ import (
 
 	driver "modernc.org/sqlite"
 
+	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -196,12 +197,17 @@ func TestPragmas(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
+	scripts, err := loadMigrations(migrationFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	latest := len(scripts)
 	for _, c := range []struct {
 		pragma       string
 		writer, read int
 	}{
 		{"synchronous", 2, 2}, {"foreign_keys", 1, 1}, {"secure_delete", 1, 1}, {"query_only", 0, 1}, {"busy_timeout", 10000, 10000},
-		{"user_version", 1, 1}, {"application_id", applicationID, applicationID}, {"trusted_schema", 0, 0}, {"fullfsync", 0, 0},
+		{"user_version", latest, latest}, {"application_id", applicationID, applicationID}, {"trusted_schema", 0, 0}, {"fullfsync", 0, 0},
 	} {
 		for i, conn := range []*sql.Conn{s.writer.tx.conn, reader} {
 			var got int
@@ -303,6 +309,33 @@ func TestMigrate(t *testing.T) {
 	}
 	if err := migrateConn(ctx, conn, scripts); !errors.Is(err, store.ErrVersion) {
 		t.Errorf("the earlier release: %v", err)
+	}
+}
+
+// TestOpenEarlier: an inventory that the first release wrote is taken over as it
+// stands, and can queue deliveries.
+func TestOpenEarlier(t *testing.T) {
+	ctx := context.Background()
+	scripts, err := loadMigrations(migrationFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := makeDatabase(t, scripts[0]+fmt.Sprintf(`;
+		INSERT INTO device (name, epoch, generation, ledger_index, address, labels, names) VALUES ('plc-1', 1, 4, 9, 'h:1', '{"a":"b"}', '[]');
+		PRAGMA application_id = %d; PRAGMA user_version = 1`, applicationID))
+	s := openTest(t, path)
+	d, err := s.Device(ctx, "plc-1")
+	if err != nil || d.Identity.Generation != 4 || d.Labels["a"] != "b" || d.Next.Name != "" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	id := d.Identity
+	id.Generation = 5
+	n, err := s.QueueDeliveries(ctx, []enrol.Delivery{enrol.NewDelivery("plc-1", enrol.DeliverBundle, enrol.BundleVersion(id), []byte("sealed"), d.EnrolledAt)})
+	if err != nil || n != 1 {
+		t.Errorf("queued %d, %v", n, err)
+	}
+	if d, err = s.Device(ctx, "plc-1"); err != nil || d.Next != id {
+		t.Errorf("%+v, %v", d, err)
 	}
 }
 

@@ -25,6 +25,10 @@ func TestQueryPlans(t *testing.T) {
 		"history":     selectEnrolment + "WHERE device = ? ORDER BY enrolment.seq",
 		"events":      selectEvents,
 		"certificate": selectCertificates + "WHERE sha256 = ?",
+		"waiting":     selectOutstanding,
+		"known":       selectKnown,
+		"tried":       selectTried,
+		"payload":     deletePayload,
 	} {
 		rows, err := s.readDB.QueryContext(ctx, "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 // rounded down; durations exactly.
 type Store interface {
 	enrol.Store
+	enrol.DeliveryStore
 	// PutDevices stores a delivery in one transaction, or nothing of it.
 	//
 	// A row of a later (epoch, generation) replaces the identity, an earlier
@@ -51,6 +52,9 @@ type Inventory interface {
 	// History returns all that is known about a device, with at most so many
 	// of its last events (0: all).
 	History(ctx context.Context, device string, events int) (store.History, error)
+	// Outstanding returns what is outstanding for any device, without payloads,
+	// in the order of the devices' names.
+	Outstanding(ctx context.Context) ([]enrol.Delivery, error)
 	// CertificateByHash returns a certificate on record by its SHA-256.
 	CertificateByHash(ctx context.Context, sha256 [32]byte) (store.Certificate, error)
 	// SetPaused pauses a device or resumes it.
@@ -99,6 +103,11 @@ func Run(t *testing.T, place func(t testing.TB) Place[Store]) {
 		"CommissionOrder":   testCommissionOrder,
 		"CommissionAtomic":  testCommissionAtomic,
 		"ManualAddress":     testManualAddress,
+		"Deliveries":        testDeliveries,
+		"DeliverySupersede": testDeliverySupersede,
+		"DeliveryAtomic":    testDeliveryAtomic,
+		"DeliveryBundle":    testDeliveryBundle,
+		"DeliveryRace":      testDeliveryRace,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, place(t)) })
 	}
@@ -120,6 +129,7 @@ func RunInventory(t *testing.T, place func(t testing.TB) Place[Inventory]) {
 		"CertificateByHash": testCertificateByHash,
 		"Addresses":         testAddresses,
 		"Due":               testDue,
+		"Outstanding":       testOutstanding,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, place(t)) })
 	}

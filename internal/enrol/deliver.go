@@ -1,0 +1,214 @@
+package enrol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/fleet"
+)
+
+// Courier hands over to devices what is queued for them. Its fields are set
+// once; it is safe for concurrent use on different devices.
+type Courier struct {
+	Store  Store
+	Queue  DeliveryStore
+	Dialer Dialer
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// ErrNothingQueued says that a device has all that was queued for it.
+var ErrNothingQueued = errors.New("nothing is queued for it")
+
+// Run hands over what is outstanding for one device. It never works on a
+// paused device; force is of no meaning.
+func (c *Courier) Run(ctx context.Context, device string, _ bool) Result {
+	skipped := func(err error) Result { return Result{Device: device, Outcome: OutcomeSkipped, Err: err} }
+	failed := func(err error) Result {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return Result{Device: device, Outcome: OutcomePending, Err: fmt.Errorf("interrupted: %w", context.Canceled)}
+		}
+		return Result{Device: device, Outcome: OutcomeFailed, Err: classify(err)}
+	}
+	release, err := c.Store.Lease(ctx, device)
+	if err != nil {
+		return skipped(err)
+	}
+	defer release()
+	d, err := c.Store.Device(ctx, device)
+	if err != nil {
+		return failed(fmt.Errorf("load device %s: %w", device, err))
+	}
+	if d.Paused {
+		return skipped(fmt.Errorf("%w: %s is paused", ErrNotNow, device))
+	}
+	waiting, err := c.Queue.OutstandingDeliveries(ctx, device)
+	if err != nil {
+		return failed(fmt.Errorf("load the deliveries of %s: %w", device, err))
+	}
+	if len(waiting) == 0 {
+		return skipped(ErrNothingQueued)
+	}
+	h := &handover{c: c, d: d}
+	defer h.hangUp()
+	if h.dev, err = c.Dialer.Dial(ctx, d); err != nil {
+		return failed(fmt.Errorf("connect to %s: %w", device, err))
+	}
+	if err := h.run(ctx, waiting); err != nil {
+		return failed(err)
+	}
+	if h.failure != nil {
+		return failed(h.failure)
+	}
+	return Result{Device: device, Outcome: OutcomeDelivered}
+}
+
+// handover is one visit to a device.
+type handover struct {
+	c       *Courier
+	d       fleet.Device
+	dev     Device // nil if the channel broke
+	failure error  // the first thing that the device did not take
+}
+
+// run hands over all that waits. What a device refuses is recorded, and the
+// rest goes on: it must not keep a device from its next certificate. An error
+// is the store's, or the end of ctx.
+func (h *handover) run(ctx context.Context, waiting []Delivery) error {
+	for _, delivery := range waiting {
+		if h.dev == nil {
+			return nil // what is left waits for the next channel
+		}
+		err := h.one(ctx, delivery)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return ctx.Err() // somebody ended the run: that says nothing about the device
+		}
+		if recordErr := h.record(ctx, delivery, err); recordErr != nil {
+			return recordErr
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// one hands over one delivery; nil means that the device has it.
+func (h *handover) one(ctx context.Context, delivery Delivery) error {
+	var err error
+	switch delivery.Kind {
+	case DeliverAnchors:
+		err = h.dev.DeliverAnchors(ctx, AnchorChange{Statement: delivery.Payload})
+	case DeliverCrossSigned:
+		err = h.dev.DeliverAnchors(ctx, AnchorChange{CrossSigned: delivery.Payload})
+	case DeliverBundle:
+		return h.bundle(ctx, delivery)
+	default:
+		return fmt.Errorf("%w: of the unknown kind %q", ErrDelivery, delivery.Kind)
+	}
+	if errors.Is(err, ErrUnreachable) {
+		h.hangUp()
+	}
+	return err
+}
+
+// bundle hands over a bundle. The device's word is not enough: it has the
+// bundle when it proves the later identity, in a handshake of its own. A
+// process that dies in between finds that proof at its first handshake.
+func (h *handover) bundle(ctx context.Context, delivery Delivery) error {
+	if h.proven(delivery) {
+		return nil
+	}
+	err := h.dev.DeliverBundle(ctx, delivery.Payload)
+	var refusal *DeviceError
+	if errors.As(err, &refusal) {
+		return err
+	}
+	// It may have taken the bundle though no answer came.
+	h.hangUp()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	dev, dialErr := h.c.Dialer.Dial(ctx, h.d)
+	if dialErr != nil {
+		return errors.Join(err, fmt.Errorf("connect again, for the proof of %s: %w", delivery.Identity(), dialErr))
+	}
+	h.dev = dev
+	if h.proven(delivery) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("the device took the bundle, but still presents %s", dev.Identity())
+}
+
+// proven reports whether the channel's peer has proved the identity of a
+// bundle, or a later one.
+func (h *handover) proven(delivery Delivery) bool {
+	return h.dev.Identity().Compare(delivery.Identity()) >= 0
+}
+
+// record stores what came of it. The identity that was proved is the earliest
+// that the inventory accepts from then on.
+func (h *handover) record(ctx context.Context, delivery Delivery, err error) error {
+	a := Attempt{Device: h.d.Name, Kind: delivery.Kind, Version: delivery.Version, At: h.c.Now()}
+	if h.dev != nil {
+		a.Identity = h.dev.Identity()
+		if a.Identity.Compare(h.d.Identity) > 0 {
+			h.d.Identity = a.Identity
+		}
+	}
+	if err != nil {
+		a.Failure = err.Error()
+		h.c.Log.Warn("not delivered", "device", h.d.Name, "what", delivery.String(), "error", err)
+		if h.failure == nil {
+			h.failure = fmt.Errorf("deliver %s: %w", delivery, err)
+		}
+	} else {
+		h.c.Log.Info("delivered", "device", h.d.Name, "what", delivery.String())
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitGrace)
+	defer cancel()
+	if err := h.c.Queue.RecordDelivery(ctx, a); err != nil {
+		return fmt.Errorf("record a delivery to %s: %w", h.d.Name, err)
+	}
+	return nil
+}
+
+func (h *handover) hangUp() {
+	if h.dev == nil {
+		return
+	}
+	if err := h.dev.Close(); err != nil {
+		h.c.Log.Debug("close channel", "device", h.d.Name, "error", err)
+	}
+	h.dev = nil
+}
+
+// deliver hands over what waits for the device, once in a run and on the
+// channel that was just opened. Afterwards the session may have another
+// channel, of a later identity, or none.
+func (s *session) deliver(ctx context.Context) error {
+	if s.r.Deliveries == nil || s.delivered {
+		return nil
+	}
+	s.delivered = true
+	waiting, err := s.r.Deliveries.OutstandingDeliveries(ctx, s.d.Name)
+	if err != nil {
+		return fmt.Errorf("load the deliveries of %s: %w", s.d.Name, err)
+	}
+	if len(waiting) == 0 {
+		return nil
+	}
+	h := &handover{
+		c: &Courier{Store: s.r.Store, Queue: s.r.Deliveries, Dialer: s.r.Dialer, Now: s.r.Now, Log: s.r.Log},
+		d: s.d, dev: s.dev,
+	}
+	err = h.run(ctx, waiting)
+	s.dev, s.d.Identity = h.dev, h.d.Identity
+	return err
+}
