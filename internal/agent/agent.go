@@ -81,7 +81,7 @@ type Agent struct {
 // Open starts the agent on a provisioned directory: it takes the directory's
 // lock, finishes what a crash interrupted, and counts the start if the active
 // pair awaits its confirmation. Errors wrap provision.ErrNone, ErrState,
-// keyfile.ErrLocked or keyfile.ErrPermissions; that something could not be
+// ErrReset, keyfile.ErrLocked or keyfile.ErrPermissions; that something could not be
 // finished is none of them, and is logged.
 func Open(cfg Config) (*Agent, error) {
 	if cfg.Random == nil {
@@ -98,6 +98,9 @@ func Open(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, dir: newStore(cfg.Dir, cfg.Layer), turn: make(chan struct{}, 1), heard: time.Now()}
 	if err := a.checkKey(cfg.Key); err != nil {
+		return nil, err
+	}
+	if err := a.dir.checkReset(); err != nil {
 		return nil, err
 	}
 	// An unprovisioned directory is left as it is.

@@ -13,6 +13,8 @@
 //	state.json      which pair is pending, active, previous; pinned anchors
 //	pairs/<id>/     one pair per enrolment: key.pem, cert.pem, chain.pem, ca.pem
 //	active          symbolic link to the active pair
+//	first-boot.json what FirstBoot has accepted and not yet wiped
+//	reset           a Reset was begun
 //
 // Every change is one atomic rename: of state.json, which says what each pair
 // is, or of cert.pem, whose presence says that a pair is complete. The link

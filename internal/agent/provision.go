@@ -16,10 +16,13 @@ func Provisioned(dir string, layer Layer) provision.Store {
 }
 
 // Provision installs the content of a bundle; see provision.Store.Install.
-// Besides its errors there is one that wraps keyfile.ErrLocked: an agent runs
-// on the directory.
+// Besides its errors there are keyfile.ErrLocked, an agent runs on the
+// directory, and ErrReset.
 func Provision(path string, layer Layer, b *bundle.Bundle) (changed bool, err error) {
 	dir := newStore(path, layer)
+	if err := dir.checkReset(); err != nil {
+		return false, err
+	}
 	if err := dir.files.EnsureDir(path); err != nil {
 		return false, err
 	}

@@ -75,6 +75,12 @@ func Find(name string) (string, error) {
 		}
 	}
 	path, err := exec.LookPath(name)
+	if err != nil {
+		// Where Debian has servers and mkfs; not on everybody's PATH.
+		if system := filepath.Join("/usr/sbin", name); executable(system) {
+			return system, nil
+		}
+	}
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("%s: %w", name, ErrNotInstalled)
 	}

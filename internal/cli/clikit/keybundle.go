@@ -56,13 +56,19 @@ func (k KeyBundle) open(ctx context.Context, s Streams, c *Common, program strin
 		}
 		return bundle.Open(sealed, opener)
 	}
-	passphrase, err := ReadSecret(ctx, s, Secret{
-		Path: k.PassphraseFile, Flag: "--bundle-passphrase-file", What: "passphrase of the bundle",
-		NoInput: c.NoInput, Program: program, Quiet: c.Quiet,
-	})
+	passphrase, err := k.Passphrase(ctx, s, c, program)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(passphrase)
 	return bundle.OpenTyped(sealed, passphrase)
+}
+
+// Passphrase reads or asks for what opens a bundle without recipient. The
+// caller zeroes it after use.
+func (k KeyBundle) Passphrase(ctx context.Context, s Streams, c *Common, program string) ([]byte, error) {
+	return ReadSecret(ctx, s, Secret{
+		Path: k.PassphraseFile, Flag: "--bundle-passphrase-file", What: "passphrase of the bundle",
+		NoInput: c.NoInput, Program: program, Quiet: c.Quiet,
+	})
 }

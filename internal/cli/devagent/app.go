@@ -13,6 +13,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/pin"
 	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
@@ -40,15 +41,20 @@ func (a *app) openExisting(cmd *cobra.Command) (config, error) {
 	if err != nil {
 		return c, err
 	}
+	return c, c.existing()
+}
+
+// existing returns an error of usage if there is no data directory.
+func (c config) existing() error {
 	info, err := os.Stat(c.DataDir)
 	if err == nil && !info.IsDir() {
 		err = &fs.PathError{Op: "open", Path: c.DataDir, Err: fs.ErrInvalid}
 	}
 	if err != nil {
-		return c, clikit.WithHint(clikit.Usage("no data directory: %w", err),
+		return clikit.WithHint(clikit.Usage("no data directory: %w", err),
 			"give --data-dir, or make one with devagent recipient and devagent provision")
 	}
-	return c, nil
+	return nil
 }
 
 // explain adds to an error what to do next, and the exit code where it is not
@@ -60,10 +66,16 @@ func explain(err error) error {
 		hint  string
 	}{
 		{keyfile.ErrLocked, clikit.ExitLocked, "stop the devagent serve that runs on this data directory"},
+		{agent.ErrReset, clikit.ExitFailed, "finish it with devagent reset"},
+		{agent.ErrNoAgent, clikit.ExitUsage, "give the device's --data-dir"},
+		{agent.ErrSeveral, clikit.ExitFailed, "leave the one of this device there"},
+		{agent.ErrNeedsPIN, clikit.ExitFailed, "put the PIN of the sheet into a file pin.txt beside the bundle"},
+		{pin.ErrTypo, clikit.ExitFailed, "compare it with the PIN sheet: there is no letter O, I, L or U in a PIN"},
+		{pin.ErrForm, clikit.ExitFailed, "write the PIN as the sheet has it, as plain text"},
 		{provision.ErrNone, clikit.ExitUsage, "devagent provision FILE takes the device's identity from its key bundle"},
 		{provision.ErrOther, clikit.ExitFailed, "take the bundle that the PKG issued for this device"},
 		{provision.ErrNotLater, clikit.ExitFailed, "the PKG issues the next generation with --generation N"},
-		{bundle.ErrPassphrase, clikit.ExitFailed, "check the passphrase with whoever issued the bundle"},
+		{bundle.ErrPassphrase, clikit.ExitFailed, "check the passphrase or PIN with whoever issued the bundle"},
 		{bundle.ErrParams, clikit.ExitFailed, "use the bundle of the PKG that this device belongs to"},
 		{bundle.ErrRecipient, clikit.ExitFailed, "have it issued to this device's own recipient: devagent recipient"},
 		{ibc.ErrSignature, clikit.ExitFailed, "the file is no work of this PKG: bring it again from the PKG"},

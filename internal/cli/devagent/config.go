@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/consumer"
 	"github.com/edgeclm/edgeclm/internal/fleet"
@@ -30,6 +31,8 @@ type config struct {
 	Key             string        `yaml:"key"`                // where the CLM leaves the choice
 	LabAllowRSA1024 bool          `yaml:"lab_allow_rsa_1024"` // on request
 	TLSEndpoint     string        `yaml:"tls_endpoint"`       // host:port where a service serves the active pair; "": none
+	FirstBootDir    string        `yaml:"first_boot_dir"`     // where a memory card brings a bundle; "": nowhere
+	ParamsID        string        `yaml:"params_id"`          // that bundles must be of; "": any PKG's, on first use
 
 	Consumers []fileConsumer `yaml:"consumers"` // of the file alone
 }
@@ -59,6 +62,8 @@ func (c *config) serving() *pflag.FlagSet {
 	f.StringVar(&c.TLSEndpoint, "tls-endpoint", "", "host:port where a service of this device serves the certificate over TLS")
 	f.StringVar(&c.Key, "key", string(fleet.ECDSAP256),
 		"key where the CLM leaves the choice: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096")
+	f.StringVar(&c.FirstBootDir, "first-boot-dir", "/boot/firmware/edgeclm", "where a memory card brings the first key bundle; empty: nowhere")
+	f.StringVar(&c.ParamsID, "params-id", "", "params_id that a bundle must be of, in hex")
 	f.BoolVar(&c.LabAllowRSA1024, "lab-allow-rsa-1024", false, "make RSA-1024 keys on request, as the paper measured them")
 	return f
 }
@@ -138,6 +143,9 @@ func (c config) validate() error {
 			return fmt.Errorf("tls_endpoint: %w", err)
 		}
 	}
+	if _, err := c.paramsID(); err != nil {
+		return err
+	}
 	consumers, err := c.consumers()
 	if err != nil {
 		return err
@@ -158,6 +166,18 @@ func checkEndpoint(s string) error {
 		return fmt.Errorf("%.80q is not host:port", s)
 	}
 	return nil
+}
+
+// paramsID returns the params_id that bundles are held to; nil: there is none.
+func (c config) paramsID() (*bundle.Hash, error) {
+	if c.ParamsID == "" {
+		return nil, nil
+	}
+	var want bundle.Hash
+	if err := want.UnmarshalText([]byte(c.ParamsID)); err != nil {
+		return nil, fmt.Errorf("params_id: %w", err)
+	}
+	return &want, nil
 }
 
 // splitCommand splits a command into words at blanks. Single and double quotes

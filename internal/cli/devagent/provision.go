@@ -2,19 +2,20 @@ package devagent
 
 import (
 	"context"
-	"encoding/hex"
 
 	"github.com/spf13/cobra"
 
 	"github.com/edgeclm/edgeclm/internal/agent"
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 func (a *app) provisionCommand() *cobra.Command {
 	var k clikit.KeyBundle
+	var firstBoot string
 	cmd := &cobra.Command{
-		Use:   "provision FILE",
+		Use:   "provision (FILE | --first-boot DIR)",
 		Short: "Take the device's identity from its key bundle",
 		Long: `provision opens the key bundle that the PKG made for this device, checks the
 PKG's signature, for whom it was sealed, and the key, and keeps it in the data
@@ -22,19 +23,31 @@ directory. It prints the params_id, the PKG's root of trust: compare it with
 what pkg-offline init printed, or give it with --params-id.
 
 The same bundle again changes nothing. A later one must be of the same PKG and
-for the same device.`,
-		Example: "  devagent provision usb/dev-plc-0001.e1.g1.bundle.age",
-		Args:    cobra.ExactArgs(1),
+for the same device.
+
+With --first-boot the bundle is the one in a directory, a memory card's boot
+partition, and its PIN in a file pin or pin.txt beside it; both are wiped once
+the identity is stored. serve does that by itself.`,
+		Example: `  devagent provision usb/dev-plc-0001.e1.g1.bundle.age
+  devagent provision --first-boot /boot/firmware/edgeclm`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.open(cmd)
 			if err != nil {
 				return err
 			}
-			k.Path = args[0]
+			switch {
+			case (firstBoot != "") == (len(args) > 0):
+				return clikit.WithHint(clikit.Usage("give either the file of a bundle or --first-boot DIR"), "see devagent provision --help")
+			case firstBoot != "":
+				return explain(a.provisionFirstBoot(cmd.Context(), c, k, firstBoot))
+			}
+			k.Path, k.ParamsID = args[0], c.ParamsID
 			return explain(a.provision(cmd.Context(), c, k))
 		},
 	}
 	k.Register(cmd.Flags())
+	cmd.Flags().StringVar(&firstBoot, "first-boot", "", "directory with the bundle and its PIN, which are wiped")
 	return cmd
 }
 
@@ -58,8 +71,11 @@ func (a *app) provision(ctx context.Context, c config, k clikit.KeyBundle) error
 	if !changed {
 		a.note("%s was this device's identity already", b.Identity)
 	}
-	id := b.Params.ID()
-	r := provisioned{Identity: b.Identity, ParamsID: hex.EncodeToString(id[:]), Changed: changed}
+	return a.renderProvisioned(b.Identity, b.Params.ID(), changed)
+}
+
+func (a *app) renderProvisioned(id ibc.Identity, paramsID bundle.Hash, changed bool) error {
+	r := provisioned{Identity: id, ParamsID: paramsID.String(), Changed: changed}
 	return clikit.RenderRecord(a.Out, a.Output, r,
 		clikit.Field{Name: "identity", Value: r.Identity.String()},
 		clikit.Field{Name: "params_id", Value: r.ParamsID})

@@ -21,6 +21,9 @@ first use. Take it to the PKG, which seals this device's key bundle to it.`,
 			if err != nil {
 				return err
 			}
+			if err := agent.CheckReset(c.DataDir); err != nil {
+				return explain(err)
+			}
 			_, recipient, err := agent.Provisioned(c.DataDir, nil).Recipient()
 			if err != nil {
 				return explain(err)

@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 			return os.Geteuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"flip": flip, "serve": s.serve, "stop": s.stop, "mode": mode,
+			"flip": flip, "serve": s.serve, "stop": s.stop, "mode": mode, "pinof": pinOf,
 		},
 	})
 }
@@ -142,4 +142,14 @@ func (s *servers) kill(dir string) {
 			delete(s.running, log)
 		}
 	}
+}
+
+// pinOf SHEET NAME FILE copies a device's PIN from a sheet.
+func pinOf(ts *testscript.TestScript, _ bool, args []string) {
+	_, text, found := strings.Cut(ts.ReadFile(args[0]), "\n"+args[1]+"\n")
+	_, text, foundPIN := strings.Cut(text, "\nPIN       ")
+	if !found || !foundPIN {
+		ts.Fatalf("%s has no PIN of %s", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(text[:23]+"\n"), 0o600))
 }

@@ -1,6 +1,7 @@
 package devagent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -30,11 +32,15 @@ EDGECLM_CERT_FILE, EDGECLM_CHAIN_FILE and EDGECLM_CA_FILE. If it fails, the
 previous pair is active again and the hook is run for that.
 
 The list of consumers in the configuration file does the same for each service
-of its own, with files where the service looks for them.`,
+of its own, with files where the service looks for them.
+
+Before that, serve looks into first-boot-dir: a key bundle that a memory card
+brought there, with its PIN in pin.txt if it is sealed to one, becomes the
+device's identity; then both files are wiped.`,
 		Example: `  devagent serve --listen 0.0.0.0:5684 --reload-hook "systemctl reload nginx"`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.openExisting(cmd)
+			c, err := a.open(cmd)
 			if err != nil {
 				return err
 			}
@@ -60,9 +66,18 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return clikit.WithHint(clikit.Usage("listen: %w", err), "give --listen HOST:PORT")
 	}
+	firstBoot := a.firstBoot(c, log)
+	if err := c.existing(); err != nil {
+		return cmp.Or(firstBoot, err)
+	}
 	device, err := agent.Open(cfg)
-	if err != nil {
+	switch {
+	case errors.Is(err, provision.ErrNone) && firstBoot != nil:
+		return firstBoot
+	case err != nil:
 		return err
+	case firstBoot != nil:
+		log.Error("the bundle of the memory card was not taken", "error", firstBoot)
 	}
 	defer func() { err = errors.Join(err, device.Close()) }()
 	conn, err := net.ListenUDP("udp", address)

@@ -62,6 +62,9 @@ func describe(c *x509.Certificate) certificate {
 }
 
 func (a *app) status(c config) error {
+	if err := agent.CheckReset(c.DataDir); err != nil {
+		return err
+	}
 	r, err := agent.Inspect(c.DataDir, a.Now())
 	if err != nil {
 		return err
