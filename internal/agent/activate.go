@@ -106,10 +106,21 @@ func (a *Agent) switchOver(ctx context.Context, st state, confirmWithin time.Dur
 	if confirmWithin > 0 {
 		st.Trial = &trial{ConfirmWithin: confirmWithin}
 	}
+	if a.cfg.Reload == nil {
+		// Nothing can fail after the switch: one commit does for both.
+		var err error
+		if st, err = a.inUse(st); err != nil {
+			return err
+		}
+	}
 	if err := a.commit(st); err != nil {
 		return err
 	}
 	a.disarm()
+	if st.Phase == settled {
+		a.armTrial(st)
+		return nil
+	}
 	return a.settle(ctx, st)
 }
 
@@ -138,20 +149,26 @@ func (a *Agent) settle(ctx context.Context, st state) error {
 		}
 		return refuse(enrol.ProblemRolledBack, "%s", reason)
 	}
-	active := *st.Active
-	active.Request = nil
-	st.Active, st.Phase, st.LastError, st.GivenUp = &active, settled, "", nil
-	if st.Trial == nil {
-		var err error
-		if st, err = a.final(st); err != nil {
-			return err
-		}
+	st, err := a.inUse(st)
+	if err != nil {
+		return err
 	}
 	if err := a.commit(st); err != nil {
 		return err
 	}
 	a.armTrial(st)
 	return nil
+}
+
+// inUse returns the state with the active pair used by the device's services.
+func (a *Agent) inUse(st state) (state, error) {
+	active := *st.Active
+	active.Request = nil
+	st.Active, st.Phase, st.LastError, st.GivenUp = &active, settled, "", nil
+	if st.Trial == nil {
+		return a.final(st)
+	}
+	return st, nil
 }
 
 // final returns the state with the active pair confirmed.

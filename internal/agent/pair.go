@@ -71,10 +71,14 @@ func (s store) completePair(id enrol.ID, leaf *x509.Certificate, chain []*x509.C
 	for _, c := range chain {
 		ders = append(ders, c.Raw)
 	}
-	if err := s.files.WriteDurable(s.pair(id, chainName), encodeCertificates(ders...), keyfile.SecretPerm); err != nil {
+	b := s.files.NewBatch()
+	if err := b.Write(s.pair(id, chainName), encodeCertificates(ders...), keyfile.SecretPerm); err != nil {
 		return err
 	}
-	return s.files.WriteDurable(s.pair(id, certName), encodeCertificates(leaf.Raw), keyfile.SecretPerm)
+	if err := b.Write(s.pair(id, certName), encodeCertificates(leaf.Raw), keyfile.SecretPerm); err != nil {
+		return err
+	}
+	return b.Commit()
 }
 
 // readKey reads the private key of a pair.
@@ -118,21 +122,54 @@ func (s store) readLeaf(id enrol.ID) (*x509.Certificate, error) {
 	return leaf, nil
 }
 
+// readChain reads the certificates of a complete pair, its own first. That the
+// chain is another certificate's, or missing, is fs.ErrNotExist too: a power cut
+// may leave one without the other, and such a pair is not complete.
+func (s store) readChain(id enrol.ID) (chain []*x509.Certificate, err error) {
+	leaf, err := s.readLeaf(id)
+	if err != nil {
+		return nil, err
+	}
+	chain, err = s.readCertificates(id, chainName)
+	if err != nil {
+		return nil, err
+	}
+	if !chain[0].Equal(leaf) {
+		return nil, fmt.Errorf("%s is that of another certificate: %w", chainName, fs.ErrNotExist)
+	}
+	return chain, nil
+}
+
 // readCertificate reads the first certificate of a PEM file of a pair.
 func (s store) readCertificate(id enrol.ID, name string) (*x509.Certificate, error) {
+	certificates, err := s.readCertificates(id, name)
+	if err != nil {
+		return nil, err
+	}
+	return certificates[0], nil
+}
+
+// readCertificates reads a PEM file of a pair; it holds at least one.
+func (s store) readCertificates(id enrol.ID, name string) ([]*x509.Certificate, error) {
 	data, err := keyfile.ReadSecret(s.pair(id, name), maxPairFile)
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != pemCertificate {
-		return nil, fmt.Errorf("%s: %w", name, ErrState)
+	var out []*x509.Certificate
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil && len(out) > 0 {
+			return out, nil
+		}
+		if block == nil || block.Type != pemCertificate {
+			return nil, fmt.Errorf("%s: %w", name, ErrState)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: %w", name, ErrState, err)
+		}
+		out, data = append(out, c), rest
 	}
-	c, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", name, ErrState, err)
-	}
-	return c, nil
 }
 
 func encodeCertificates(ders ...[]byte) []byte {
@@ -150,10 +187,11 @@ func matches(key crypto.Signer, c *x509.Certificate) bool {
 }
 
 // removePair removes a pair that the state does not name.
-func (s store) removePair(id enrol.ID) error { return s.files.RemoveDir(s.pair(id, "")) }
+func (s store) removePair(id enrol.ID) error { return s.files.DiscardDir(s.pair(id, "")) }
 
 // tidy removes the pairs that the state does not name, and the CSRs of those
-// that were activated: a CSR may hold the CA's challenge.
+// that were activated: a CSR may hold the CA's challenge. What a power cut
+// brings back the next start removes, so nothing is synced.
 func (s store) tidy(st state) error {
 	keep := map[string]bool{}
 	for _, p := range st.pairs() {
@@ -161,7 +199,7 @@ func (s store) tidy(st state) error {
 		if len(p.Request) > 0 {
 			continue
 		}
-		if err := s.files.RemoveDurable(s.pair(p.id(), csrName)); err != nil {
+		if err := s.layer.Remove(s.pair(p.id(), csrName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -176,7 +214,7 @@ func (s store) tidy(st state) error {
 		if keep[e.Name()] {
 			continue
 		}
-		if err := s.files.RemoveDir(filepath.Join(s.path(pairsName), e.Name())); err != nil {
+		if err := s.files.DiscardDir(filepath.Join(s.path(pairsName), e.Name())); err != nil {
 			return err
 		}
 	}
@@ -196,7 +234,9 @@ func (s store) expose(st state) error {
 		return s.files.RemoveDurable(link)
 	}
 	if want := filepath.Join(pairsName, st.Active.id().String()); present != want {
-		return s.files.LinkDurable(want, link)
+		// Not synced, to spare the flash memory: a start of the agent makes the
+		// link follow the state again.
+		return s.files.Link(want, link)
 	}
 	return nil
 }

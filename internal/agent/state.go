@@ -130,15 +130,42 @@ func loadState(dir store) (st state, damage, err error) {
 		return state{}, nil, fmt.Errorf("%s: %w", stateName, err)
 	}
 	for _, p := range st.pairs() {
-		p.leaf, err = dir.readLeaf(p.id())
-		if errors.Is(err, fs.ErrNotExist) && p == st.Pending {
-			continue
+		if p == st.Pending {
+			err = st.loadStaged(dir)
+		} else {
+			p.leaf, err = dir.readLeaf(p.id())
 		}
 		if err != nil {
 			damage = errors.Join(damage, fmt.Errorf("pair of enrolment %s: %w", p.id(), err))
 		}
 	}
 	return st, damage, nil
+}
+
+// loadStaged completes the pending pair if its certificate was verified. The
+// pair's files say so, and the lower bound of the time follows from them: that
+// spares the flash memory a state file for each verification.
+func (st *state) loadStaged(dir store) error {
+	chain, err := dir.readChain(st.Pending.id())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	st.Pending.leaf = chain[0]
+	st.raise(chain)
+	return nil
+}
+
+// raise raises the lower bound of the time to the latest NotBefore among
+// certificates that were verified.
+func (st *state) raise(verified []*x509.Certificate) {
+	for _, c := range verified {
+		if c.NotBefore.After(st.NotBefore) {
+			st.NotBefore = c.NotBefore.UTC()
+		}
+	}
 }
 
 // pairs returns the pairs that there are.

@@ -20,6 +20,12 @@ func TestStatus(t *testing.T) {
 		t.Errorf("at first the status is %+v", s)
 	}
 	first := d.enrol(1)
+	s = d.status()
+	d.restart()
+	again := d.status()
+	if again.KeyAndCSR != s.KeyAndCSR || again.Verification != s.Verification || again.KeyAndCSR <= 0 || again.Verification <= 0 {
+		t.Errorf("the durations were %v and %v, after a restart %v and %v", s.KeyAndCSR, s.Verification, again.KeyAndCSR, again.Verification)
+	}
 	second := d.stage(2)
 	s = d.status()
 	if s.Active.SHA256 != first || s.Active.Serial != "65" || !s.Active.NotAfter.Equal(date(2027)) || s.Active.Expired {
@@ -29,9 +35,9 @@ func TestStatus(t *testing.T) {
 		t.Errorf("the staged certificate is %+v of %v", s.Staged, s.Enrolment)
 	}
 	d.restart()
-	again := d.status()
-	if again.KeyAndCSR != s.KeyAndCSR || again.Verification != s.Verification || again.KeyAndCSR <= 0 {
-		t.Errorf("the durations were %v and %v, after a restart %v and %v", s.KeyAndCSR, s.Verification, again.KeyAndCSR, again.Verification)
+	again = d.status()
+	if again.Staged == nil || *again.Staged != *s.Staged {
+		t.Errorf("after a restart %+v is staged, it was %+v", again.Staged, s.Staged)
 	}
 }
 

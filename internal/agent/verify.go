@@ -65,6 +65,7 @@ func (a *Agent) stage(st state, peer ibc.Identity, req enrol.VerifyRequest) (enr
 	}
 	p := *st.Pending
 	st.Pending = &p
+	owner := p.Owner
 	p.Owner = peer.Name
 	if !p.holds(req.Enrolment, sha256.Sum256(leaf.Raw)) {
 		if err := a.completePair(st, leaf, chain); err != nil {
@@ -72,18 +73,19 @@ func (a *Agent) stage(st state, peer ibc.Identity, req enrol.VerifyRequest) (enr
 		}
 	}
 	p.leaf = leaf
-	for _, c := range append(chain, leaf) {
-		if c.NotBefore.After(st.NotBefore) {
-			st.NotBefore = c.NotBefore.UTC()
-		}
-	}
+	st.raise(append([]*x509.Certificate{leaf}, chain...))
 	response, err := a.prove(key, req, leaf)
 	if err != nil {
 		return enrol.VerifyResponse{}, err
 	}
 	st.Verification = time.Since(began)
 	a.heard = time.Now()
-	return response, a.commit(st)
+	if p.Owner != owner {
+		return response, a.commit(st)
+	}
+	// All the rest follows from the pair's files, see state.loadStaged.
+	a.set(st)
+	return response, nil
 }
 
 // completePair writes the certificate of the pending pair. If that fails, the

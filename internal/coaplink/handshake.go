@@ -35,6 +35,7 @@ func newServing(ctx context.Context, s *Server) (*serving, error) {
 		Server: s, ctx: ctx, limits: limits, key: handshakeKey{key},
 		gate:     newGate(limits, s.Trusted, s.Now),
 		begun:    s.Now(),
+		opened:   make(chan struct{}, 1),
 		sessions: map[*session]struct{}{},
 	}, nil
 }

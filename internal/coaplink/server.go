@@ -111,6 +111,7 @@ type serving struct {
 	mux    *demux
 	begun  time.Time
 	wg     sync.WaitGroup
+	opened chan struct{} // wakes tick, capacity 1
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -119,19 +120,24 @@ type serving struct {
 // tickInterval is how often idle sessions are looked for.
 const tickInterval = 5 * time.Second
 
-// tick is the one periodic runner of all sessions.
+// tick is the one periodic runner of all sessions. It sleeps while there are
+// none: an idle device does not wake.
 func (v *serving) tick() {
-	t := time.NewTicker(tickInterval)
-	defer t.Stop()
 	for {
+		sessions := v.all()
+		for _, s := range sessions {
+			s.cc.CheckExpirations(time.Now()) // the library's own clock
+			s.expire()
+		}
+		var next <-chan time.Time
+		if len(sessions) > 0 {
+			next = time.After(tickInterval)
+		}
 		select {
 		case <-v.ctx.Done():
 			return
-		case <-t.C:
-		}
-		for _, s := range v.all() {
-			s.cc.CheckExpirations(time.Now()) // the library's own clock
-			s.expire()
+		case <-v.opened:
+		case <-next:
 		}
 	}
 }
@@ -172,6 +178,10 @@ func (v *serving) admit(s *session) error {
 		v.victim().close()
 	}
 	v.sessions[s] = struct{}{}
+	select {
+	case v.opened <- struct{}{}:
+	default:
+	}
 	return nil
 }
 

@@ -143,9 +143,20 @@ func tempName(path, mark string) (string, error) {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+mark+hex.EncodeToString(suffix[:])), nil
 }
 
-// LinkDurable makes path a symbolic link to target in one step, replacing what
-// is there: whoever follows it finds the old target or the new one.
+// LinkDurable is Link, and the link is durable when it has returned nil.
 func (f Files) LinkDurable(target, path string) error {
+	if err := f.Link(target, path); err != nil {
+		return err
+	}
+	if err := f.fs().SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("link %s: %w", path, err)
+	}
+	return nil
+}
+
+// Link makes path a symbolic link to target in one step, replacing what is
+// there: whoever follows it finds the old target or the new one.
+func (f Files) Link(target, path string) error {
 	temp, err := tempName(path, linkMark)
 	if err != nil {
 		return err
@@ -155,9 +166,6 @@ func (f Files) LinkDurable(target, path string) error {
 	}
 	if err := f.fs().Rename(temp, path, true); err != nil {
 		_ = f.fs().Remove(temp)
-		return fmt.Errorf("link %s: %w", path, err)
-	}
-	if err := f.fs().SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("link %s: %w", path, err)
 	}
 	return nil
@@ -203,9 +211,21 @@ func (f Files) RemoveDurable(path string) error {
 	return nil
 }
 
-// RemoveDir removes a directory and the files in it; that it does not exist is
-// no error.
+// RemoveDir removes a directory and the files in it, durably; that it does not
+// exist is no error.
 func (f Files) RemoveDir(dir string) error {
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := f.DiscardDir(dir); err != nil {
+		return err
+	}
+	return f.fs().SyncDir(filepath.Dir(dir))
+}
+
+// DiscardDir is RemoveDir for what is swept at each start: nothing is synced, so
+// that a power cut may bring it back.
+func (f Files) DiscardDir(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -218,7 +238,7 @@ func (f Files) RemoveDir(dir string) error {
 			return err
 		}
 	}
-	return f.RemoveDurable(dir)
+	return f.fs().Remove(dir)
 }
 
 // Sweep removes the temporary files and links that interrupted writes left in
