@@ -23,9 +23,7 @@ func (a *Agent) Status(_ context.Context, _ ibc.Identity) (enrol.DeviceStatus, e
 		Clock: st.clock(now), Time: now, Endpoint: a.cfg.Endpoint,
 		KeyAndCSR: st.KeyAndCSR, Verification: st.Verification,
 	}
-	if len(st.GivenUp) == sha256.Size {
-		s.RolledBack = (*[32]byte)(st.GivenUp)
-	}
+	s.RolledBack = st.rolledBack()
 	for _, anchor := range a.anchors(st) {
 		s.Anchors = append(s.Anchors, sha256.Sum256(anchor))
 	}
@@ -36,6 +34,16 @@ func (a *Agent) Status(_ context.Context, _ ibc.Identity) (enrol.DeviceStatus, e
 		}
 	}
 	return s, nil
+}
+
+// rolledBack returns the certificate given up since the last activation, nil
+// if none was.
+func (st state) rolledBack() *[32]byte {
+	if len(st.GivenUp) != sha256.Size {
+		return nil
+	}
+	sum := [32]byte(st.GivenUp)
+	return &sum
 }
 
 // clock says whether the device's clock is behind its lower bound.
@@ -68,7 +76,10 @@ type Report struct {
 	KeyFits   bool              // the private key of Active is there and is its
 	Staged    *x509.Certificate // nil: none
 	LastError string
-	Clock     enrol.ClockState
+	// RolledBack is the SHA-256 of the certificate given up since the last
+	// activation; nil: none.
+	RolledBack *[32]byte
+	Clock      enrol.ClockState
 }
 
 // Inspect reads a state directory without changing it, whether an agent runs
@@ -87,7 +98,7 @@ func Inspect(path string, now time.Time) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	r.LastError, r.Clock = st.LastError, st.clock(now)
+	r.LastError, r.RolledBack, r.Clock = st.LastError, st.rolledBack(), st.clock(now)
 	if damage != nil {
 		r.LastError = clip(damage.Error())
 	}

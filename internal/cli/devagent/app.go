@@ -72,6 +72,7 @@ func explain(err error) error {
 		{agent.ErrNeedsPIN, clikit.ExitFailed, "put the PIN of the sheet into a file pin.txt beside the bundle"},
 		{pin.ErrTypo, clikit.ExitFailed, "compare it with the PIN sheet: there is no letter O, I, L or U in a PIN"},
 		{pin.ErrForm, clikit.ExitFailed, "write the PIN as the sheet has it, as plain text"},
+		{agent.ErrNoPrevious, clikit.ExitFailed, hintNoPrevious},
 		{provision.ErrNone, clikit.ExitUsage, "devagent provision FILE takes the device's identity from its key bundle"},
 		{provision.ErrOther, clikit.ExitFailed, "take the bundle that the PKG issued for this device"},
 		{provision.ErrNotLater, clikit.ExitFailed, "the PKG issues the next generation with --generation N"},

@@ -1,30 +1,21 @@
 package devagent
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
-	"encoding/json"
-	"math/big"
+	"encoding/pem"
+	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/agent"
-	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/coaplink"
-	"github.com/edgeclm/edgeclm/internal/enrol"
-	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 var (
@@ -65,70 +56,19 @@ func TestSources(t *testing.T) {
 
 // The names and types of what scripts read from status -o json.
 func TestStatusJSON(t *testing.T) {
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+	d := newDevice(t)
+	first := d.activate(1)
+	second := d.stage(2)
+	d.close()
+	got := map[string]any{}
+	if code, errs := run(t, &got, "--data-dir", d.dir, "status", "-o", "json"); code != 0 || errs != "" {
+		t.Fatalf("exit %d: %s", code, errs)
 	}
-	dir := filepath.Join(t.TempDir(), "agent")
-	master, err := ibc.Setup(rand.Reader, 1)
-	must(err)
-	id := ibc.Identity{Role: ibc.RoleDevice, Name: "plc-1", Epoch: 1, Generation: 1}
-	key, err := master.Extract(id)
-	must(err)
-	_, err = agent.Provision(dir, nil, &bundle.Bundle{
-		Identity: id, Params: master.Params(), Key: key, Peers: []bundle.Peer{{Name: "clm-1", Epoch: 1, Generation: 1}},
-		Names: fleet.DefaultNames("plc-1"),
-	})
-	must(err)
-	device, err := agent.Open(agent.Config{Dir: dir})
-	must(err)
-	peer := ibc.Identity{Role: ibc.RoleCLM, Name: "clm-1", Epoch: 1, Generation: 1}
-
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
-	notAfter := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now(), NotAfter: notAfter,
-	}
-	ca, err := x509.CreateCertificate(rand.Reader, template, template, &caKey.PublicKey, caKey)
-	must(err)
-	var want []string
-	for i := range byte(2) {
-		enrolment := enrol.ID{i}
-		csr, err := device.CSR(t.Context(), peer, enrol.CSRRequest{Enrolment: enrolment, CA: ca, CAHash: sha256.Sum256(ca)})
-		must(err)
-		parsed, err := enrol.ParseCSR(csr)
-		must(err)
-		leaf, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-			SerialNumber: big.NewInt(0xabc + int64(i)), Subject: parsed.Subject, DNSNames: parsed.DNSNames,
-			NotBefore: time.Now(), NotAfter: notAfter,
-		}, template, parsed.PublicKey, caKey)
-		must(err)
-		v, err := device.Verify(t.Context(), peer, enrol.VerifyRequest{Enrolment: enrolment, Certificates: [][]byte{leaf}})
-		must(err)
-		if i == 0 {
-			must(device.Activate(t.Context(), peer, enrolment, v.Certificate, 0))
-		}
-		want = append(want, hex.EncodeToString(v.Certificate[:]))
-	}
-	must(device.Close())
-
-	var out, errs bytes.Buffer
-	s := clikit.Streams{In: &bytes.Buffer{}, Out: &out, Err: &errs, Getenv: func(string) string { return "" }}
-	if code := Main([]string{"--data-dir", dir, "status", "-o", "json"}, s); code != 0 || errs.Len() > 0 {
-		t.Fatalf("exit %d: %s", code, &errs)
-	}
-	var got map[string]any
-	must(json.Unmarshal(out.Bytes(), &got))
-	paramsID := master.Params().ID()
 	for key, value := range map[string]any{
-		"identity": id.String(), "params_id": hex.EncodeToString(paramsID[:]),
-		"version": clikit.Version().Version, "last_error": nil, "clock": "plausible",
-		"active": map[string]any{"serial": "0abc", "sha256": want[0], "not_after": notAfter.Format(time.RFC3339), "key_matches": true},
-		"staged": map[string]any{"serial": "0abd", "sha256": want[1], "not_after": notAfter.Format(time.RFC3339)},
+		"identity": d.id.String(), "params_id": d.paramsID,
+		"version": clikit.Version().Version, "last_error": nil, "rolled_back": nil, "clock": "plausible",
+		"active": map[string]any{"serial": "0101", "sha256": first, "not_after": d.notAfter.Format(time.RFC3339), "key_matches": true},
+		"staged": map[string]any{"serial": "0102", "sha256": second, "not_after": d.notAfter.Format(time.RFC3339)},
 	} {
 		if !reflect.DeepEqual(got[key], value) {
 			t.Errorf("%s is %v, want %v", key, got[key], value)
@@ -137,5 +77,68 @@ func TestStatusJSON(t *testing.T) {
 	}
 	if len(got) > 0 {
 		t.Errorf("unexpected: %v", got)
+	}
+}
+
+// The command says the same whether an agent runs or not, and twice does not
+// bring the other certificate back.
+func TestRollbackCommand(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		t.Run(fmt.Sprint("running ", running), func(t *testing.T) {
+			d := newDevice(t)
+			log := filepath.Join(t.TempDir(), "log")
+			consumers := filepath.Join(d.dir, "config.yaml")
+			text := fmt.Sprintf("reload_hook: sh -c 'echo $EDGECLM_RESTORED >> %s'\nconsumers: [{name: web, dir: %s}]\n", log, filepath.Join(filepath.Dir(d.dir), "web"))
+			d.must(os.WriteFile(consumers, []byte(text), 0o600))
+			first, second := d.activate(1), d.activate(2)
+			d.close()
+			want := map[string]any{
+				"restored": map[string]any{"serial": "0101", "sha256": first, "not_after": d.notAfter.Format(time.RFC3339)},
+				"given_up": second, "failure": nil,
+			}
+			if running {
+				d.serve()
+			}
+			got := map[string]any{}
+			if code, errs := run(t, &got, "--data-dir", d.dir, "-q", "rollback", "-o", "json"); code != 0 || strings.Contains(errs, "devagent: ") {
+				t.Fatalf("exit %d: %s", code, errs)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			code, errs := run(t, nil, "--data-dir", d.dir, "-q", "rollback")
+			if code != 1 || !strings.Contains(errs, "error: there is no previous certificate to go back to: "+second+" was given up already") || !strings.Contains(errs, "hint: only") {
+				t.Errorf("exit %d: %s", code, errs)
+			}
+			d.close()
+			if hooks, err := os.ReadFile(log); err != nil || !strings.HasSuffix(string(hooks), "yes\n") {
+				t.Errorf("the hook ran as %q, %v", hooks, err)
+			}
+			status := map[string]any{}
+			if code, errs := run(t, &status, "--data-dir", d.dir, "status", "-o", "json"); code != 0 || status["rolled_back"] != second || status["last_error"] != "rolled back by hand" {
+				t.Errorf("exit %d: %s: %v", code, errs, status)
+			}
+			cert, err := os.ReadFile(filepath.Join(filepath.Dir(d.dir), "web", "cert.pem"))
+			d.must(err)
+			if block, _ := pem.Decode(cert); fmt.Sprintf("%x", sha256.Sum256(block.Bytes)) != first {
+				t.Error("the consumer has not the restored certificate")
+			}
+		})
+	}
+}
+
+// A service that does not take the restored pair is told of, with exit code 1.
+func TestRollbackWithFailingHook(t *testing.T) {
+	d := newDevice(t)
+	d.activate(1)
+	d.activate(2)
+	d.close()
+	var got map[string]any
+	code, errs := run(t, &got, "--data-dir", d.dir, "-q", "--config", "testdata/failing.yaml", "rollback", "-o", "json")
+	if code != 1 || !strings.Contains(errs, "error: the previous certificate is active again, but not in use everywhere: ") {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if text, ok := got["failure"].(string); !ok || !strings.Contains(text, "consumer web: the reload hook failed: exit status 1") {
+		t.Errorf("got %v", got)
 	}
 }

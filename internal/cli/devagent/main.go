@@ -60,6 +60,7 @@ the data directory.`,
 	}
 	a.Register(root)
 	a.RegisterData(root.PersistentFlags())
-	root.AddCommand(a.recipientCommand(), a.provisionCommand(), a.serveCommand(), a.statusCommand(), a.resetCommand(), clikit.VersionCommand(&a.Common))
+	root.AddCommand(a.recipientCommand(), a.provisionCommand(), a.serveCommand(), a.statusCommand(), a.rollbackCommand(), a.resetCommand(),
+		clikit.VersionCommand(&a.Common))
 	return root
 }

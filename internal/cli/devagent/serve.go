@@ -84,6 +84,8 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return clikit.WithHint(err, "give a free address of this device with --listen")
 	}
+	stop := a.serveControl(ctx, c.DataDir, device, log)
+	defer stop()
 	server := &coaplink.Server{
 		Key: device.Key(), Params: []*ibc.Params{device.Params()}, Peers: device, Services: device,
 		Trusted: sources(device.CLMAddresses()), Random: a.Random, Now: a.Now, Log: log,

@@ -36,13 +36,15 @@ no network.`,
 
 // status is the result of status; what is absent is null.
 type status struct {
-	Identity  *ibc.Identity    `json:"identity"`
-	ParamsID  *bundle.Hash     `json:"params_id"`
-	Version   string           `json:"version"`
-	Active    *activePair      `json:"active"`
-	Staged    *certificate     `json:"staged"`
-	LastError *string          `json:"last_error"`
-	Clock     enrol.ClockState `json:"clock"`
+	Identity  *ibc.Identity `json:"identity"`
+	ParamsID  *bundle.Hash  `json:"params_id"`
+	Version   string        `json:"version"`
+	Active    *activePair   `json:"active"`
+	Staged    *certificate  `json:"staged"`
+	LastError *string       `json:"last_error"`
+	// RolledBack is the certificate given up since the last activation.
+	RolledBack *bundle.Hash     `json:"rolled_back"`
+	Clock      enrol.ClockState `json:"clock"`
 }
 
 type certificate struct {
@@ -98,6 +100,12 @@ func (a *app) status(c config) error {
 		s.LastError = &r.LastError
 	}
 	add("last_error", r.LastError)
+	rolledBack := ""
+	if r.RolledBack != nil {
+		sum := bundle.Hash(*r.RolledBack)
+		s.RolledBack, rolledBack = &sum, sum.String()
+	}
+	add("rolled_back", rolledBack)
 	add("clock", string(r.Clock))
 	return clikit.RenderRecord(a.Out, a.Output, s, fields...)
 }
