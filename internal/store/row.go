@@ -17,6 +17,7 @@ type Row struct {
 	Labels      map[string]string
 	Names       []fleet.Name
 	LedgerIndex uint64 // of the ledger's entry that records the issue
+	Sealed      []byte // the bundle of Identity, for a device that has an earlier one; nil: not at hand
 }
 
 // Validate reports, as an error that wraps ErrInvalid, what is wrong with a
@@ -61,6 +62,7 @@ func (r Row) Merge(next Row) (Row, Outcome) {
 	merged.Identity = next.Identity
 	if next.LedgerIndex > r.LedgerIndex {
 		merged = next
+		merged.Sealed = nil
 		changed = changed || next.Address != r.Address || !maps.Equal(next.Labels, r.Labels) || !slices.Equal(next.Names, r.Names)
 	}
 	if changed {

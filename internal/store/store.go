@@ -12,6 +12,7 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 // Sentinels; every error of a store wraps one of these, one of enrol's
@@ -41,6 +42,30 @@ type Delivery struct {
 	Source    string // where it came from, for the history of the addresses
 	Rows      []Row
 	Addresses []Address
+	// Refuse refuses the earlier identities of the devices at once, also where
+	// a bundle of the later one waits to be handed over.
+	Refuse bool
+}
+
+// Receive returns what is known about a device after one of the delivery's
+// rows, beside the identity next whose bundle waits for it (zero: none). It is
+// Merge, but where the bundle is at hand, or waits already, the earlier
+// identity stays accepted until the device has proved the later one, since it
+// is over the channel of the earlier one that the device gets it. queue says
+// that the row's bundle is to be queued.
+func (d Delivery) Receive(known Row, next ibc.Identity, row Row) (merged Row, queue bool, o Outcome) {
+	atHand := len(row.Sealed) > 0
+	waits := row.Identity.Compare(next) <= 0
+	if d.Refuse || row.Identity.Compare(known.Identity) <= 0 || !atHand && !waits {
+		merged, o = known.Merge(row)
+		return merged, false, o
+	}
+	if row.Identity.Compare(next) < 0 {
+		return known, false, Skipped
+	}
+	row.Identity = known.Identity
+	merged, o = known.Merge(row)
+	return merged, atHand, o
 }
 
 // Counts says what a delivery did to the devices that it names.
@@ -49,12 +74,14 @@ type Counts struct {
 	Updated   int // a later identity, other labels, names or address
 	Unchanged int
 	Skipped   int // rows of an earlier (epoch, generation) than the stored one
+	Queued    int // bundles that wait to be handed over from now on
 }
 
 // Tally counts a delivery: each device once, by the most that happened to it.
 // The zero Tally is ready for use.
 type Tally struct {
 	skipped int
+	queued  int
 	devices map[string]Outcome
 }
 
@@ -70,9 +97,15 @@ func (t *Tally) Note(device string, o Outcome) {
 	t.devices[device] = max(t.devices[device], o)
 }
 
+// NoteQueued takes down that a bundle was queued for a device.
+func (t *Tally) NoteQueued(device string) {
+	t.queued++
+	t.Note(device, Updated)
+}
+
 // Counts returns the sums.
 func (t *Tally) Counts() Counts {
-	c := Counts{Skipped: t.skipped}
+	c := Counts{Skipped: t.skipped, Queued: t.queued}
 	for _, o := range t.devices {
 		switch o {
 		case Added:

@@ -14,7 +14,7 @@ import (
 // pair, and itself a retry time, through no fault of its own.
 const caStrikes = 3
 
-// worker tries one device; *enrol.Runner is one.
+// worker tries one device; *enrol.Runner and *enrol.Courier are such.
 type worker interface {
 	Run(ctx context.Context, device string, force bool) enrol.Result
 }

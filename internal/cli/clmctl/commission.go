@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -18,8 +18,15 @@ import (
 )
 
 type commissionOptions struct {
-	manifest, addresses string
+	manifest, addresses, deliver string
 }
+
+// When bundles of later identities are handed over.
+const (
+	deliverNow   = "now"
+	deliverLater = "later"
+	deliverNever = "never"
+)
 
 func (a *app) commissionCommand() *cobra.Command {
 	var o commissionOptions
@@ -31,11 +38,25 @@ the inventory. Manifests may be read in any order and as often as you like: the
 later identity of a device stays, and its address, labels and names follow the
 PKG's later word.
 
+A known device for which the manifest has a later generation or epoch gets its
+new bundle over the network: the file is taken from beside the manifest, queued,
+and handed over at once to every device that answers. It is sealed to the device
+and no secret here. Who is still behind is listed (exit code 3); enrol, renew
+and "device deliver" hand over what waits. The earlier identity of a device
+stays accepted until it has proved the later one.
+
+With --deliver=later bundles are queued only. With --deliver=never they are not:
+carry them by hand; the earlier identities are refused from this moment on. That
+is what to do if a device was stolen, or its key may have leaked.
+
 --addresses adds or overrides addresses from a CSV file with the header
 name,address; an empty address returns to that of the manifest.`,
-		Example: "  clmctl commission usb/manifest.json --addresses addresses.csv",
+		Example: "  clmctl commission usb/manifest.json --addresses addresses.csv\n  clmctl commission usb/manifest.json --deliver=later",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains([]string{deliverNow, deliverLater, deliverNever}, o.deliver) {
+				return clikit.Usage("--deliver: %q is neither now, later nor never", o.deliver)
+			}
 			s, err := a.openExisting(cmd)
 			if err != nil {
 				return err
@@ -44,16 +65,12 @@ name,address; an empty address returns to that of the manifest.`,
 			return explainManifest(a.runCommission(cmd.Context(), s, o))
 		},
 	}
-	cmd.Flags().StringVar(&o.addresses, "addresses", "", "CSV file with the header name,address")
+	f := cmd.Flags()
+	f.StringVar(&o.addresses, "addresses", "", "CSV file with the header name,address")
+	f.StringVar(&o.deliver, "deliver", deliverNow, "hand bundles of later identities over now, later or never")
+	_ = cmd.RegisterFlagCompletionFunc("deliver", cobra.FixedCompletions([]string{deliverNow, deliverLater, deliverNever}, cobra.ShellCompDirectiveNoFileComp))
+	registerBatch(cmd)
 	return cmd
-}
-
-// commissionResult is the result of commission.
-type commissionResult struct {
-	Added     int `json:"added"`
-	Updated   int `json:"updated"`
-	Unchanged int `json:"unchanged"`
-	Skipped   int `json:"skipped"` // rows of an earlier generation than the inventory's
 }
 
 func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (err error) {
@@ -62,7 +79,7 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 		return err
 	}
 	defer identity.Key.Destroy()
-	delivery, err := a.readDelivery(o, identity.Params)
+	m, delivery, err := a.readDelivery(o, identity.Params)
 	if err != nil {
 		return err
 	}
@@ -71,48 +88,78 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 		return err
 	}
 	defer func() { err = errors.Join(err, devices.Close()) }()
+	if !delivery.Refuse {
+		if err := attachBundles(ctx, devices, filepath.Dir(o.manifest), m, delivery.Rows); err != nil {
+			return err
+		}
+	}
 	n, err := devices.PutDevices(ctx, delivery)
 	if err != nil {
 		return err
 	}
-	return clikit.RenderRecord(a.Out, a.Output, commissionResult(n),
-		clikit.Field{Name: "added", Value: strconv.Itoa(n.Added)},
-		clikit.Field{Name: "updated", Value: strconv.Itoa(n.Updated)},
-		clikit.Field{Name: "unchanged", Value: strconv.Itoa(n.Unchanged)},
-		clikit.Field{Name: "skipped", Value: strconv.Itoa(n.Skipped)})
+	listed := map[string]bool{}
+	for _, r := range delivery.Rows {
+		listed[r.Identity.Name] = true
+	}
+	var told *report
+	if o.deliver == deliverNow {
+		if told, err = a.deliverTo(ctx, s, identity, devices, func(name string) bool { return listed[name] }); err != nil {
+			return err
+		}
+	}
+	behind, err := whoIsBehind(ctx, devices, listed, told)
+	if err != nil {
+		return err
+	}
+	r := commissionResult{
+		Added: n.Added, Updated: n.Updated, Unchanged: n.Unchanged, Skipped: n.Skipped, Queued: n.Queued, Behind: behind,
+	}
+	if told != nil {
+		r.Delivered = told.Delivered
+	}
+	if err := r.render(a); err != nil {
+		return err
+	}
+	if told == nil || len(behind) == 0 {
+		return nil
+	}
+	if told.interrupted {
+		return told.err()
+	}
+	return clikit.WithHint(clikit.WithCode(fmt.Errorf("%s still behind", devicesAre(len(behind))), clikit.ExitSomeFailed),
+		"nothing is lost: what waits is handed over by the next clmctl device deliver, renew or enrol")
 }
 
-// readDelivery reads manifest and addresses.
-func (a *app) readDelivery(o commissionOptions, params *ibc.Params) (store.Delivery, error) {
-	d := store.Delivery{At: a.Now(), Source: filepath.Base(o.manifest)}
+// readDelivery reads manifest and addresses. The rows of the delivery are those
+// of the returned list, in its order.
+func (a *app) readDelivery(o commissionOptions, params *ibc.Params) ([]bundle.Row, store.Delivery, error) {
+	d := store.Delivery{At: a.Now(), Source: filepath.Base(o.manifest), Refuse: o.deliver == deliverNever}
 	data, err := keyfile.Read(o.manifest, bundle.MaxManifestSize)
 	if err != nil {
-		return d, clikit.WithCode(err, clikit.ExitUsage)
+		return nil, d, clikit.WithCode(err, clikit.ExitUsage)
 	}
 	m, err := bundle.ParseManifest(data, params)
 	if err != nil {
-		return d, fmt.Errorf("%s: %w", o.manifest, err)
+		return nil, d, fmt.Errorf("%s: %w", o.manifest, err)
 	}
-	for _, r := range m.Rows {
-		if r.Role != ibc.RoleDevice {
-			continue
-		}
+	rows := slices.DeleteFunc(m.Rows, func(r bundle.Row) bool { return r.Role != ibc.RoleDevice })
+	for _, r := range rows {
 		d.Rows = append(d.Rows, store.Row{
 			Identity: r.Identity(), Address: r.Address, Labels: r.Labels, Names: r.Names, LedgerIndex: r.LedgerIndex,
 		})
 	}
 	if o.addresses == "" {
-		return d, nil
+		return rows, d, nil
 	}
 	d.Source += ", " + filepath.Base(o.addresses)
 	csv, err := keyfile.Read(o.addresses, maxAddressFile)
 	if err != nil {
-		return d, clikit.WithCode(err, clikit.ExitUsage)
+		return nil, d, clikit.WithCode(err, clikit.ExitUsage)
 	}
 	if d.Addresses, err = parseAddresses(csv); err != nil {
-		return d, clikit.WithHint(clikit.Usage("%s: %w", o.addresses, err), "the header is name,address; addresses are host:port")
+		return nil, d, clikit.WithHint(clikit.Usage("%s: %w", o.addresses, err), "the header is name,address; addresses are host:port")
 	}
-	return d, nil
+	return rows, d, nil
 }
 
 // explainManifest adds to the refusal of a manifest what to do next.
@@ -120,6 +167,11 @@ func explainManifest(err error) error {
 	switch {
 	case errors.Is(err, enrol.ErrNotFound):
 		return clikit.WithHint(clikit.WithCode(err, clikit.ExitUsage), "the CSV names a device that neither the inventory nor the manifest has")
+	case errors.Is(err, errNoBundle):
+		return clikit.WithHint(clikit.WithCode(err, clikit.ExitUsage),
+			"copy the PKG's whole medium; or, to carry the bundles by hand and refuse the earlier identities at once, give --deliver=never")
+	case errors.Is(err, errOtherBundle):
+		return clikit.WithHint(err, "copy the bundles again from the PKG's medium, with their manifest")
 	case errors.Is(err, ibc.ErrSignature):
 		return clikit.WithHint(err, "the PKG did not sign this manifest: bring it again from the PKG")
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 func (a *app) deviceCommand() *cobra.Command {
@@ -18,7 +19,7 @@ func (a *app) deviceCommand() *cobra.Command {
 		Aliases: []string{"devices"},
 		Short:   "Look at the inventory",
 	}
-	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceHistoryCommand())
+	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand())
 	return cmd
 }
 
@@ -38,6 +39,9 @@ type deviceView struct {
 	Attempts    int               `json:"attempts"`
 	NextAttempt *string           `json:"next_attempt"`
 	LastError   *string           `json:"last_error"`
+	// NextIdentity is that of a bundle that waits to be handed over: the device
+	// is behind. null if there is none.
+	NextIdentity *string `json:"next_identity"`
 }
 
 // certificateFacts is what scripts see of a certificate.
@@ -57,6 +61,9 @@ func viewDevice(d fleet.Device, now time.Time) deviceView {
 		State: d.State(now), Paused: d.Paused, Quarantined: d.Quarantined, Labels: d.Labels,
 		EnrolledAt: optionalTime(d.EnrolledAt), RenewAt: optionalTime(d.RenewAt),
 		Attempts: d.Attempts, NextAttempt: optionalTime(d.NextAttempt), LastError: optional(d.LastError),
+	}
+	if d.Next != (ibc.Identity{}) {
+		v.NextIdentity = optional(d.Next.String())
 	}
 	if v.Labels == nil {
 		v.Labels = map[string]string{}
@@ -143,7 +150,7 @@ func deviceColumns() []clikit.Column {
 		{Name: "name"}, {Name: "state"}, {Name: "not_after"}, {Name: "renew_at"}, {Name: "address"}, {Name: "labels"},
 		{Name: "note"}, {Name: "serial", Wide: true}, {Name: "subject", Wide: true}, {Name: "issuer", Wide: true},
 		{Name: "sha256", Wide: true}, {Name: "enrolled_at", Wide: true}, {Name: "attempts", Wide: true},
-		{Name: "next_attempt", Wide: true}, {Name: "last_error", Wide: true}, {Name: "identity", Wide: true},
+		{Name: "next_attempt", Wide: true}, {Name: "last_error", Wide: true}, {Name: "identity", Wide: true}, {Name: "next_identity", Wide: true},
 	}
 }
 
@@ -156,7 +163,7 @@ func (v deviceView) row() []string {
 		v.Name, string(v.State), c.NotAfter, deref(v.RenewAt), deref(v.Address), fleet.FormatLabels(v.Labels),
 		v.note(), c.Serial, c.Subject, c.Issuer,
 		c.SHA256, deref(v.EnrolledAt), strconv.Itoa(v.Attempts),
-		deref(v.NextAttempt), deref(v.LastError), v.Identity,
+		deref(v.NextAttempt), deref(v.LastError), v.Identity, deref(v.NextIdentity),
 	}
 }
 
@@ -169,6 +176,8 @@ func (v deviceView) note() string {
 		return "paused"
 	case v.LastError != nil:
 		return "failing"
+	case v.NextIdentity != nil:
+		return "behind"
 	}
 	return ""
 }
@@ -179,12 +188,19 @@ func (a *app) deviceShowCommand() *cobra.Command {
 		Short: "Show one device",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withHistory(cmd, args[0], 1, func(h history) error { return a.renderDevice(viewDevice(h.Device, a.Now())) })
+			return a.withHistory(cmd, args[0], 1, a.renderDevice)
 		},
 	}
 }
 
-func (a *app) renderDevice(v deviceView) error {
+// deviceRecord is what show shows.
+type deviceRecord struct {
+	deviceView
+	Deliveries []deliveryView `json:"deliveries"`
+}
+
+func (a *app) renderDevice(h history) error {
+	v := deviceRecord{viewDevice(h.Device, a.Now()), viewDeliveries(h.Deliveries)}
 	if a.Output == clikit.FormatCSV {
 		return clikit.Render(a.Out, a.Output, v, clikit.Table{Columns: deviceColumns(), Rows: [][]string{v.row()}})
 	}
@@ -194,7 +210,9 @@ func (a *app) renderDevice(v deviceView) error {
 	}
 	return clikit.RenderRecord(a.Out, a.Output, v, []clikit.Field{
 		{Name: "name", Value: v.Name}, {Name: "state", Value: string(v.State)}, {Name: "note", Value: v.note()},
-		{Name: "identity", Value: v.Identity}, {Name: "public_key", Value: v.PublicKey}, {Name: "address", Value: deref(v.Address)},
+		{Name: "identity", Value: v.Identity}, {Name: "public_key", Value: v.PublicKey},
+		{Name: "next_identity", Value: deref(v.NextIdentity)}, {Name: "waiting", Value: waitingFor(h.Deliveries)},
+		{Name: "address", Value: deref(v.Address)},
 		{Name: "labels", Value: fleet.FormatLabels(v.Labels)},
 		{Name: "serial", Value: c.Serial}, {Name: "subject", Value: c.Subject}, {Name: "issuer", Value: c.Issuer},
 		{Name: "not_before", Value: c.NotBefore}, {Name: "not_after", Value: c.NotAfter}, {Name: "sha256", Value: c.SHA256},

@@ -70,6 +70,7 @@ type historyView struct {
 	Addresses      []addressView     `json:"addresses"`
 	Enrolments     []enrolmentView   `json:"enrolments"`
 	Certificates   []certificateHist `json:"certificates"`
+	Deliveries     []deliveryView    `json:"deliveries"`
 	Events         []eventView       `json:"events"`
 }
 
@@ -156,7 +157,7 @@ func viewSteps(s enrol.Steps) stepsView {
 func viewHistory(h history, now time.Time) historyView {
 	v := historyView{
 		Device: viewDevice(h.Device, now), CommissionedAt: optionalTime(h.CommissionedAt), LedgerIndex: h.LedgerIndex,
-		Addresses: []addressView{}, Enrolments: []enrolmentView{}, Certificates: []certificateHist{}, Events: []eventView{},
+		Addresses: []addressView{}, Enrolments: []enrolmentView{}, Certificates: []certificateHist{}, Events: []eventView{}, Deliveries: viewDeliveries(h.Deliveries),
 	}
 	for _, x := range h.Addresses {
 		v.Addresses = append(v.Addresses, addressView{optional(x.Address), x.Source, x.Manual, stamp(x.Since)})

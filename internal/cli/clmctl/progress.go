@@ -113,7 +113,7 @@ func (w *barWatcher) begin(total int) {
 }
 
 func (w *barWatcher) done(r enrol.Result) {
-	if r.Outcome != enrol.OutcomeRenewed {
+	if r.Outcome != enrol.OutcomeRenewed && r.Outcome != enrol.OutcomeDelivered {
 		_, _ = fmt.Fprintln(w, line(r))
 	}
 	w.mu.Lock()

@@ -20,8 +20,12 @@ type report struct {
 	Skipped int       `json:"skipped"`
 	Devices []outcome `json:"devices"` // in the order of their names
 
+	// Delivered counts the devices of a run that hands over what waits for them.
+	Delivered int `json:"delivered,omitempty"`
+
 	caUnavailable bool // and a device waits for it
 	interrupted   bool
+	delivers      bool // it is of a run that hands over
 }
 
 // outcome is what came of one device.
@@ -55,6 +59,8 @@ func newReport(p *plan, results []outcome) *report {
 			r.Pending++
 		case enrol.OutcomeSkipped:
 			r.Skipped++
+		case enrol.OutcomeDelivered:
+			r.Delivered++
 		}
 	}
 	return r
@@ -62,6 +68,9 @@ func newReport(p *plan, results []outcome) *report {
 
 // summary is the last line for people.
 func (r *report) summary() string {
+	if r.delivers {
+		return fmt.Sprintf("due=%d delivered=%d failed=%d pending=%d skipped=%d", r.Due, r.Delivered, r.Failed, r.Pending, r.Skipped)
+	}
 	return fmt.Sprintf("checked=%d due=%d renewed=%d failed=%d pending=%d skipped=%d",
 		r.Checked, r.Due, r.Renewed, r.Failed, r.Pending, r.Skipped)
 }

@@ -20,6 +20,7 @@ func fullDevice(now time.Time) fleet.Device {
 	return fleet.Device{
 		Name:     "plc-0001",
 		Identity: ibc.Identity{Role: ibc.RoleDevice, Name: "plc-0001", Epoch: 1, Generation: 2},
+		Next:     ibc.Identity{Role: ibc.RoleDevice, Name: "plc-0001", Epoch: 1, Generation: 3},
 		Address:  "192.0.2.1:5684", Labels: map[string]string{"line": "3"}, Quarantined: true,
 		Certificate: &fleet.Certificate{
 			Serial: "0a", Subject: "CN=plc-0001", Issuer: "CN=<ca>", NotBefore: now.Add(-time.Hour).In(zone), NotAfter: now.Add(time.Hour).In(zone),
@@ -86,6 +87,10 @@ func TestHistoryJSON(t *testing.T) {
 				Tenures: []store.Tenure{{From: now}},
 			},
 			{Certificate: *d.Certificate, Device: d.Name, Enrolment: id, DER: []byte{0x30, 2}},
+		},
+		Deliveries: []enrol.Delivery{
+			{Device: d.Name, Kind: enrol.DeliverAnchors, Version: 7, QueuedAt: now, DeliveredAt: now},
+			{Device: d.Name, Kind: enrol.DeliverBundle, Version: enrol.BundleVersion(d.Next), QueuedAt: now, Tries: 2, LastError: "no answer"},
 		},
 		Events: []enrol.Event{
 			{At: now, Device: d.Name, Kind: store.EventCommissioned, Message: "known"},

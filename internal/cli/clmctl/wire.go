@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/enrol"
@@ -27,6 +28,7 @@ type inventory interface {
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
 	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
 	History(ctx context.Context, device string, events int) (store.History, error)
+	Outstanding(ctx context.Context) ([]enrol.Delivery, error)
 	Close() error
 }
 
@@ -59,8 +61,8 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, err
 	}
-	credential, err := s.dir.credential(identity.Key, a.Random)
-	identity.Key.Destroy()
+	defer identity.Key.Destroy()
+	dialer, err := a.dialer(s, identity)
 	if err != nil {
 		return nil, err
 	}
@@ -84,13 +86,11 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, err
 	}
-	params := []*ibc.Params{identity.Params}
 	return &works{
 		runner: &enrol.Runner{
 			Store: devices, Deliveries: devices,
-			Dialer: &coaplink.Dialer{Credential: credential, Params: params, Random: a.Random, Timeouts: s.Device},
-			CA:     client, CAName: ca.Name, Profiles: s.Profiles, Policy: s.Policy,
-			Params: findParams(params), Now: a.Now, Random: a.Random, Log: log,
+			Dialer: dialer, CA: client, CAName: ca.Name, Profiles: s.Profiles, Policy: s.Policy,
+			Params: findParams(dialer.Params), Now: a.Now, Random: a.Random, Log: log,
 		},
 		inventory: devices,
 		close: func() error {
@@ -98,6 +98,16 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 			return devices.Close()
 		},
 	}, nil
+}
+
+// dialer returns the CLM's end of the channels to devices.
+func (a *app) dialer(s *site, identity *bundle.Bundle) (*coaplink.Dialer, error) {
+	credential, err := s.dir.credential(identity.Key, a.Random)
+	if err != nil {
+		return nil, err
+	}
+	params := []*ibc.Params{identity.Params}
+	return &coaplink.Dialer{Credential: credential, Params: params, Random: a.Random, Timeouts: s.Device}, nil
 }
 
 // findParams looks parameters up by their epoch.

@@ -20,19 +20,29 @@ func (s *Store) PutDevices(ctx context.Context, delivery store.Delivery) (store.
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
 	var tally store.Tally
-	devices := maps.Clone(s.disk.devices)
+	before := s.disk.content
+	s.disk.devices = maps.Clone(s.disk.devices)
+	if err := s.disk.put(delivery, &tally); err != nil {
+		s.disk.content = before
+		return store.Counts{}, fmt.Errorf("commission devices: %w", err)
+	}
+	return tally.Counts(), nil
+}
+
+// put replaces rows, and changes none.
+func (d *Disk) put(delivery store.Delivery, tally *store.Tally) error {
 	for _, row := range delivery.Rows {
 		if err := row.Validate(); err != nil {
-			return store.Counts{}, fmt.Errorf("commission devices: %w", err)
+			return err
 		}
-		next, outcome := merge(devices[row.Identity.Name], row)
-		devices[row.Identity.Name] = next
-		tally.Note(row.Identity.Name, outcome)
+		if err := d.putRow(delivery, row, tally); err != nil {
+			return err
+		}
 	}
 	for _, a := range delivery.Addresses {
-		known := devices[a.Device]
+		known := d.devices[a.Device]
 		if known == nil {
-			return store.Counts{}, fmt.Errorf("commission devices: device %s: %w", a.Device, enrol.ErrNotFound)
+			return fmt.Errorf("device %s: %w", a.Device, enrol.ErrNotFound)
 		}
 		outcome := store.Unchanged
 		if known.manual != a.Address {
@@ -41,20 +51,36 @@ func (s *Store) PutDevices(ctx context.Context, delivery store.Delivery) (store.
 		tally.Note(a.Device, outcome)
 		next := *known
 		next.manual = a.Address
-		devices[a.Device] = next.refresh()
+		d.devices[a.Device] = next.refresh()
 	}
-	s.disk.devices = devices
-	return tally.Counts(), nil
+	return nil
 }
 
-func merge(known *device, row store.Row) (*device, store.Outcome) {
+func (d *Disk) putRow(delivery store.Delivery, row store.Row, tally *store.Tally) error {
+	name := row.Identity.Name
 	row.Labels, row.Names = maps.Clone(row.Labels), slices.Clone(row.Names)
-	next, outcome := &device{row: row}, store.Added
-	if known != nil {
-		*next = *known
-		next.row, outcome = known.row.Merge(row)
+	known := d.devices[name]
+	if known == nil {
+		row.Sealed = nil
+		d.devices[name] = (&device{row: row}).refresh()
+		tally.Note(name, store.Added)
+		return nil
 	}
-	return next.refresh(), outcome
+	next := *known
+	merged, queue, outcome := delivery.Receive(known.row, d.next(known), row)
+	if queue {
+		bundle := enrol.NewDelivery(name, enrol.DeliverBundle, enrol.BundleVersion(row.Identity), row.Sealed, delivery.At)
+		switch queued, err := d.queue([]enrol.Delivery{bundle}); {
+		case err != nil:
+			return fmt.Errorf("%w: %w", store.ErrInvalid, err)
+		case queued > 0:
+			tally.NoteQueued(name)
+		}
+	}
+	next.row = merged
+	d.devices[name] = next.refresh()
+	tally.Note(name, outcome)
+	return nil
 }
 
 // refresh makes the device's row say what was said about it.

@@ -17,16 +17,17 @@ func (s *Store) QueueDeliveries(ctx context.Context, deliveries []enrol.Delivery
 	if err := s.cut(ctx, false); err != nil {
 		return 0, err
 	}
+	s.disk.mu.Lock()
 	queued, err := s.disk.queue(deliveries)
+	s.disk.mu.Unlock()
 	if err != nil {
 		return 0, fmt.Errorf("queue deliveries: %w", err)
 	}
 	return queued, s.cut(ctx, true)
 }
 
+// queue queues all deliveries or none; the caller holds mu.
 func (d *Disk) queue(deliveries []enrol.Delivery) (queued int, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	next, events := slices.Clone(d.deliveries), slices.Clone(d.events)
 	for _, delivery := range deliveries {
 		if err := delivery.Validate(); err != nil {

@@ -18,14 +18,19 @@ import (
 
 // Disk is what survives the stores that are opened on it.
 type Disk struct {
-	mu           sync.Mutex
+	mu sync.Mutex
+	content
+	leases map[string]*Store
+}
+
+// content is what a commissioning may change; it replaces what it changes.
+type content struct {
 	devices      map[string]*device
 	enrolments   []enrol.Enrolment   // in the order of their first commits
 	serials      map[string]enrol.ID // by serialKey; the first that had it
 	certificates map[[32]byte]bool   // by SHA-256
 	events       []enrol.Event
 	deliveries   []enrol.Delivery // in the order in which they were queued
-	leases       map[string]*Store
 }
 
 type device struct {
@@ -36,7 +41,10 @@ type device struct {
 
 // NewDisk returns an empty disk.
 func NewDisk() *Disk {
-	return &Disk{devices: map[string]*device{}, serials: map[string]enrol.ID{}, certificates: map[[32]byte]bool{}, leases: map[string]*Store{}}
+	return &Disk{
+		content: content{devices: map[string]*device{}, serials: map[string]enrol.ID{}, certificates: map[[32]byte]bool{}},
+		leases:  map[string]*Store{},
+	}
 }
 
 // Open returns a store on the disk, as a process would have it.

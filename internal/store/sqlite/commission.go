@@ -13,8 +13,9 @@ import (
 
 // PutDevices stores a delivery in one transaction, or nothing of it.
 //
-// A row of a later (epoch, generation) replaces the identity, an earlier one is
-// skipped and counted; address, labels and names follow the higher ledger
+// A row of a later (epoch, generation) replaces the identity, unless its bundle
+// can be handed over (store.Delivery.Receive); an earlier one is skipped and
+// counted; address, labels and names follow the higher ledger
 // index. So rows may arrive in any order, and twice. What an operator decided
 // (Delivery.Addresses, SetLabels) stays in force over what manifests say until
 // it is taken back. An address for a device that is not known wraps
@@ -51,6 +52,12 @@ type claim struct {
 	store.Row
 	id     int64
 	manual sql.NullString // the operator's address
+	next   uint64         // the version of the bundle that waits, 0 for none
+}
+
+// nextIdentity is that of the bundle that waits.
+func (c *claim) nextIdentity() ibc.Identity {
+	return enrol.Delivery{Device: c.Identity.Name, Kind: enrol.DeliverBundle, Version: c.next}.Identity()
 }
 
 // columns are those that rows of manifests decide.
@@ -74,7 +81,7 @@ func (c *claim) effective() string {
 }
 
 var (
-	selectClaim = "SELECT id, address_manual, " + nameList(new(claim).columns()) + " FROM device WHERE name = ?"
+	selectClaim = "SELECT id, address_manual, " + selectNext + ", " + nameList(new(claim).columns()) + " FROM device WHERE name = ?"
 	updateClaim = "UPDATE device SET " + assignments(new(claim).columns()) + " WHERE id = ?"
 	insertClaim = "INSERT INTO device (" + nameList(new(claim).columns()) + ", name, commissioned_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -83,7 +90,7 @@ var (
 func (t *tx) claim(ctx context.Context, name string) (*claim, error) {
 	c := &claim{}
 	c.Identity.Role, c.Identity.Name = ibc.RoleDevice, name
-	err := t.queryRow(ctx, selectClaim, []any{name}, append([]any{&c.id, &c.manual}, values(c.columns())...)...)
+	err := t.queryRow(ctx, selectClaim, []any{name}, append([]any{&c.id, &c.manual, integerOf(&c.next)}, values(c.columns())...)...)
 	if err != nil {
 		return nil, fmt.Errorf("device %s: %w", name, explain(err))
 	}
@@ -101,12 +108,17 @@ func (c *commissioning) putRow(ctx context.Context, t *tx, row store.Row) error 
 	if err != nil {
 		return err
 	}
-	merged, outcome := known.Merge(row)
+	merged, queue, outcome := c.Receive(known.Row, known.nextIdentity(), row)
 	c.tally.Note(row.Identity.Name, outcome)
+	if queue {
+		if err := c.queue(ctx, t, row); err != nil {
+			return err
+		}
+	}
 	if outcome != store.Updated && merged.LedgerIndex == known.LedgerIndex {
 		return nil
 	}
-	next := &claim{merged, known.id, known.manual}
+	next := &claim{Row: merged, id: known.id, manual: known.manual}
 	if err := t.exec(ctx, updateClaim, values(next.columns(), next.id)...); err != nil {
 		return err
 	}
@@ -116,6 +128,19 @@ func (c *commissioning) putRow(ctx context.Context, t *tx, row store.Row) error 
 		}
 	}
 	return c.noteAddress(ctx, t, known, next)
+}
+
+// queue queues a row's bundle.
+func (c *commissioning) queue(ctx context.Context, t *tx, row store.Row) error {
+	d := enrol.NewDelivery(row.Identity.Name, enrol.DeliverBundle, enrol.BundleVersion(row.Identity), row.Sealed, c.At)
+	isNew, err := t.queue(ctx, &d)
+	if err != nil {
+		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
+	}
+	if isNew {
+		c.tally.NoteQueued(row.Identity.Name)
+	}
+	return nil
 }
 
 func (c *commissioning) add(ctx context.Context, t *tx, row store.Row) error {

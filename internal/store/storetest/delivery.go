@@ -11,6 +11,7 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/store"
 )
 
 // queue queues deliveries and wants so many of them to be new.
@@ -243,4 +244,67 @@ func testOutstanding(t *testing.T, place Place[Inventory]) {
 	same(t, "events", lastEvents(t, s, "plc-2"), []string{
 		"queued: the bundle of edgeclm/v1/dev/plc-2/e1.g2", "queued: trust anchors, serial 4", "delivered: trust anchors, serial 4",
 	})
+}
+
+// testCommissionBundle: a later identity whose bundle came with the manifest is
+// queued, and the earlier one stays accepted until the device has proved it;
+// else the device could not be reached to get it.
+func testCommissionBundle(t *testing.T, place Place[Store]) {
+	s := open(t, place)
+	put(t, s, "plc-1", "plc-2")
+	commission := func(want store.Counts, refuse bool, rows ...store.Row) {
+		t.Helper()
+		n, err := s.PutDevices(context.Background(), store.Delivery{At: epoch, Source: "manifest.json", Rows: rows, Refuse: refuse})
+		if err != nil || n != want {
+			t.Errorf("counts %+v, %v, want %+v", n, err, want)
+		}
+	}
+	accepts := func(what string, generation, next uint32) {
+		t.Helper()
+		d := device(t, s, "plc-1")
+		want := ibc.Identity{}
+		if next > 0 {
+			want = deviceIdentity("plc-1", next)
+		}
+		if d.Identity != deviceIdentity("plc-1", generation) || d.Next != want {
+			t.Errorf("%s: accepts %s, next %s", what, d.Identity, d.Next)
+		}
+	}
+	with := func(r store.Row, sealed string) store.Row {
+		r.Sealed = []byte(sealed)
+		return r
+	}
+	second, third, fourth := row("plc-1", 2, 10), row("plc-1", 3, 11), row("plc-1", 4, 12)
+
+	commission(store.Counts{Updated: 1, Queued: 1}, false, with(third, "three"))
+	accepts("queued", 1, 3)
+	same(t, "address", device(t, s, "plc-1").Address, third.Address)
+	same(t, "waiting", versions(outstanding(t, s, "plc-1")), fmt.Sprintf("bundle %d three", enrol.BundleVersion(third.Identity)))
+	s = reopen(t, s, place)
+	commission(store.Counts{Unchanged: 1}, false, with(third, "three"))
+	commission(store.Counts{Unchanged: 1}, false, third) // the bundle is not beside it any more
+	commission(store.Counts{Skipped: 1}, false, with(second, "two"))
+	commission(store.Counts{Skipped: 1}, false, second)
+	accepts("again", 1, 3)
+	commission(store.Counts{Updated: 1, Queued: 1}, false, with(third, "three, sealed again"))
+	same(t, "sealed again", versions(outstanding(t, s, "plc-1")), fmt.Sprintf("bundle %d three, sealed again", enrol.BundleVersion(third.Identity)))
+
+	// Without a bundle the manifest's word counts at once.
+	commission(store.Counts{Updated: 1}, false, fourth)
+	accepts("without its bundle", 4, 0)
+	// So it does on demand.
+	fifth := with(row("plc-1", 5, 13), "five")
+	commission(store.Counts{Updated: 1}, true, fifth)
+	accepts("on demand", 5, 0)
+	// What is new here is not behind: its bundle was carried by hand.
+	commission(store.Counts{Added: 1}, false, with(row("plc-9", 7, 20), "nine"))
+	same(t, "a new device", outstanding(t, s, "plc-9"), []enrol.Delivery(nil))
+
+	_, err := s.PutDevices(context.Background(), store.Delivery{At: epoch, Source: "x", Rows: []store.Row{
+		row("plc-2", 2, 30), with(row("plc-1", 6, 31), strings.Repeat("x", enrol.MaxDelivery+1)),
+	}})
+	wantError(t, "too long", err, store.ErrInvalid)
+	if d := device(t, s, "plc-2"); d.Identity != deviceIdentity("plc-2", 1) {
+		t.Errorf("a part was stored: %s", d.Identity)
+	}
 }

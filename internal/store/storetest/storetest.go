@@ -19,8 +19,9 @@ type Store interface {
 	enrol.DeliveryStore
 	// PutDevices stores a delivery in one transaction, or nothing of it.
 	//
-	// A row of a later (epoch, generation) replaces the identity, an earlier
-	// one is skipped and counted; addresses, labels and names follow the
+	// A row of a later (epoch, generation) replaces the identity, unless its
+	// bundle can be handed over (store.Delivery.Receive); an earlier one is
+	// skipped and counted; addresses, labels and names follow the
 	// higher ledger index. So rows may arrive in any order, and twice. What an
 	// operator decided (Delivery.Addresses, SetLabels) stays in force over
 	// what manifests say until it is taken back. An address for a device that
@@ -103,6 +104,7 @@ func Run(t *testing.T, place func(t testing.TB) Place[Store]) {
 		"CommissionOrder":   testCommissionOrder,
 		"CommissionAtomic":  testCommissionAtomic,
 		"ManualAddress":     testManualAddress,
+		"CommissionBundle":  testCommissionBundle,
 		"Deliveries":        testDeliveries,
 		"DeliverySupersede": testDeliverySupersede,
 		"DeliveryAtomic":    testDeliveryAtomic,

@@ -1,0 +1,206 @@
+package clmctl
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/store"
+)
+
+// Why bundles beside a manifest cannot be queued.
+var (
+	errNoBundle    = errors.New("no bundle beside the manifest")
+	errOtherBundle = errors.New("not the bundle that the manifest lists")
+)
+
+// attachBundles reads the bundles of those rows (of the same order as listed)
+// whose device is known under an earlier identity, from a medium. What waits
+// for a device already need not be there any more.
+func attachBundles(ctx context.Context, devices inventory, medium string, listed []bundle.Row, rows []store.Row) error {
+	known := map[string]fleet.Device{}
+	for d, err := range devices.ListDevices(ctx, store.Filter{}) {
+		if err != nil {
+			return err
+		}
+		known[d.Name] = d
+	}
+	waiting, err := waitingBundles(ctx, devices)
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for i, r := range listed {
+		d, ok := known[r.Name]
+		if !ok || r.Identity().Compare(d.Identity) <= 0 || r.Identity().Compare(d.Next) < 0 {
+			continue
+		}
+		if w := waiting[r.Name]; w.Version == enrol.BundleVersion(r.Identity()) && w.Digest == r.SHA256 {
+			continue
+		}
+		rows[i].Sealed, err = readBundle(filepath.Join(medium, filepath.FromSlash(r.File)), r.SHA256)
+		if errors.Is(err, fs.ErrNotExist) {
+			if r.Identity() != d.Next {
+				missing = append(missing, r.Name)
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%s: %w, for %s", medium, errNoBundle, few(missing))
+	}
+	return nil
+}
+
+// readBundle reads the bundle that a signed manifest lists.
+func readBundle(path string, sum bundle.Hash) ([]byte, error) {
+	sealed, err := keyfile.Read(path, enrol.MaxDelivery)
+	if err == nil && bundle.Hash(sha256.Sum256(sealed)) != sum {
+		err = fmt.Errorf("%s: %w", path, errOtherBundle)
+	}
+	return sealed, err
+}
+
+// waitingBundles returns what is queued, by the device's name.
+func waitingBundles(ctx context.Context, devices inventory) (map[string]enrol.Delivery, error) {
+	all, err := devices.Outstanding(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]enrol.Delivery{}
+	for _, d := range all {
+		if d.Kind == enrol.DeliverBundle {
+			out[d.Device] = d
+		}
+	}
+	return out, nil
+}
+
+// few lists names, the first of them in full.
+func few(names []string) string {
+	const most = 10
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// commissionResult is the result of commission; its fields are a contract.
+type commissionResult struct {
+	Added     int          `json:"added"`
+	Updated   int          `json:"updated"`
+	Unchanged int          `json:"unchanged"`
+	Skipped   int          `json:"skipped"`   // rows of an earlier generation than the inventory's
+	Queued    int          `json:"queued"`    // bundles, by this run
+	Delivered int          `json:"delivered"` // devices that have all that was queued for them
+	Behind    []behindView `json:"behind"`    // devices of the manifest that have yet to prove their later identity
+}
+
+// behindView is a device that has yet to get a bundle.
+type behindView struct {
+	Name         string  `json:"name"`
+	Identity     string  `json:"identity"`      // the one that it proved
+	NextIdentity string  `json:"next_identity"` // that of the bundle
+	Error        *string `json:"error"`         // why it has not got it, if it was tried
+}
+
+// whoIsBehind lists the devices, among those listed, whose bundle waits.
+func whoIsBehind(ctx context.Context, devices inventory, listed map[string]bool, told *report) ([]behindView, error) {
+	waiting, err := waitingBundles(ctx, devices)
+	if err != nil {
+		return nil, err
+	}
+	why := map[string]*string{}
+	for name, d := range waiting {
+		if text := clikit.OneLine(d.LastError); text != "" {
+			why[name] = &text
+		}
+	}
+	if told != nil {
+		for _, o := range told.Devices {
+			if o.Outcome != enrol.OutcomeDelivered {
+				why[o.Name] = o.Error
+			}
+		}
+	}
+	out := []behindView{}
+	for d, err := range devices.ListDevices(ctx, store.Filter{}) {
+		if err != nil {
+			return nil, err
+		}
+		if listed[d.Name] && d.Next != (ibc.Identity{}) {
+			out = append(out, behindView{d.Name, d.Identity.String(), d.Next.String(), why[d.Name]})
+		}
+	}
+	return out, nil
+}
+
+func (r commissionResult) render(a *app) error {
+	names := make([]string, len(r.Behind))
+	for i, b := range r.Behind {
+		names[i] = b.Name
+	}
+	behind := strconv.Itoa(len(names))
+	if len(names) > 0 && a.Output != clikit.FormatCSV {
+		behind += " (" + few(names) + ")"
+	}
+	return clikit.RenderRecord(a.Out, a.Output, r,
+		clikit.Field{Name: "added", Value: strconv.Itoa(r.Added)},
+		clikit.Field{Name: "updated", Value: strconv.Itoa(r.Updated)},
+		clikit.Field{Name: "unchanged", Value: strconv.Itoa(r.Unchanged)},
+		clikit.Field{Name: "skipped", Value: strconv.Itoa(r.Skipped)},
+		clikit.Field{Name: "queued", Value: strconv.Itoa(r.Queued)},
+		clikit.Field{Name: "delivered", Value: strconv.Itoa(r.Delivered)},
+		clikit.Field{Name: "behind", Value: behind})
+}
+
+// devicesAre is devices with its verb.
+func devicesAre(n int) string {
+	if n == 1 {
+		return "1 device is"
+	}
+	return devices(n) + " are"
+}
+
+// deliverTo hands over what waits for the devices that want is true of; nil if
+// nothing waits.
+func (a *app) deliverTo(ctx context.Context, s *site, identity *bundle.Bundle, devices inventory, want func(name string) bool) (*report, error) {
+	waiting, err := devices.Outstanding(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{}
+	for _, d := range waiting {
+		if want(d.Device) && !slices.Contains(p.due[max(0, len(p.due)-1):], d.Device) { // in the order of their names
+			p.due = append(p.due, d.Device)
+		}
+	}
+	if len(p.due) == 0 {
+		return nil, nil
+	}
+	dialer, err := a.dialer(s, identity)
+	if err != nil {
+		return nil, err
+	}
+	watch, log := a.progress()
+	courier := &enrol.Courier{Store: devices, Queue: devices, Dialer: dialer, Now: a.Now, Log: log}
+	b := &batch{worker: courier, concurrency: s.Concurrency, timeout: s.Timeout, watch: watch}
+	r := b.run(ctx, p)
+	r.delivers = true
+	return r, nil
+}
