@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
@@ -62,7 +61,7 @@ type Paths struct {
 type Agent struct {
 	cfg    Config
 	dir    store
-	bundle *bundle.Bundle
+	self   self
 	peers  *peers
 	unlock func() error
 
@@ -122,12 +121,12 @@ func Open(cfg Config) (*Agent, error) {
 
 // load reads what the directory holds, under its lock.
 func (a *Agent) load() error {
-	b, err := a.dir.provisioned().Load()
+	self, err := a.dir.provisioned().Load()
 	if err != nil {
 		return err
 	}
-	a.bundle = b
-	if a.peers, err = openPeers(a.dir, b.Peers); err != nil {
+	a.self.now.Store(self)
+	if a.peers, err = openPeers(a.dir, a.present); err != nil {
 		return err
 	}
 	st, damage, err := loadState(a.dir)
@@ -183,18 +182,6 @@ func (a *Agent) Close() error {
 	return a.unlock()
 }
 
-// Identity returns who the device is.
-func (a *Agent) Identity() ibc.Identity { return a.bundle.Identity }
-
-// Key returns the identity-based key, for the bindings of handshakes.
-func (a *Agent) Key() *ibc.PrivateKey { return a.bundle.Key }
-
-// Params returns the parameters of the device's PKG.
-func (a *Agent) Params() *ibc.Params { return a.bundle.Params }
-
-// CLMAddresses returns the host:port of the CLMs that the bundle knows.
-func (a *Agent) CLMAddresses() []string { return a.bundle.CLMAddresses }
-
 // paths returns where the active pair is found.
 func (a *Agent) paths(st state) Paths {
 	dir := a.dir.path(activeName)
@@ -207,8 +194,8 @@ func (a *Agent) paths(st state) Paths {
 // anchors returns the device's trust anchors: the bundle's, else the pinned
 // ones, else none yet.
 func (a *Agent) anchors(st state) [][]byte {
-	if len(a.bundle.Anchors) > 0 {
-		return a.bundle.Anchors
+	if anchors := a.present().Anchors; len(anchors) > 0 {
+		return anchors
 	}
 	return st.Anchors
 }

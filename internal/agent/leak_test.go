@@ -64,7 +64,8 @@ func TestAttackPrivateKeyNeverReturned(t *testing.T) {
 	d.ok(os.WriteFile(path, bytes.Replace(pem, []byte("M"), []byte("N"), 1), 0o600))
 	_, err := d.verify(9, d.ca.issue(t, newDevice(t).csr(1)))
 	note(nil, err)
-	secrets = append(secrets, bytes.Split(pem, []byte("\n"))[1], d.agent.Key().Bytes())
+	identity, _ := d.agent.Present()
+	secrets = append(secrets, bytes.Split(pem, []byte("\n"))[1], identity.Bytes())
 	for _, s := range secrets {
 		// In the clear, and as JSON and hexadecimal digits would show it.
 		encoded := must[[]byte](t)(json.Marshal(s))

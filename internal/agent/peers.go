@@ -12,6 +12,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
 // maxBindings is how many verified bindings are kept for one CLM name: one per
@@ -35,15 +36,15 @@ type binding struct {
 // peers is what the device knows of the CLMs. It is safe for concurrent use,
 // and independent of the agent's turn: handshakes go on during a reload.
 type peers struct {
-	dir     store
-	allowed []bundle.Peer
+	dir  store
+	self func() *provision.Endpoint
 
 	mu   sync.Mutex
 	file peersFile
 }
 
-func openPeers(dir store, allowed []bundle.Peer) (*peers, error) {
-	p := &peers{dir: dir, allowed: allowed, file: peersFile{Version: formatVersion}}
+func openPeers(dir store, self func() *provision.Endpoint) (*peers, error) {
+	p := &peers{dir: dir, self: self, file: peersFile{Version: formatVersion}}
 	data, err := keyfile.ReadSecret(dir.path(peersName), maxStateFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
@@ -59,7 +60,8 @@ func openPeers(dir store, allowed []bundle.Peer) (*peers, error) {
 
 // Floor returns the lowest (epoch, generation) that is accepted from a CLM
 // name: the highest of the bundle's and of those accepted before. ok is false
-// for a name that the bundle does not list.
+// for a name that the bundle does not list. Until a CLM was seen under the
+// present bundle, what its predecessors say counts too; see provision.Endpoint.
 func (a *Agent) Floor(name string) (epoch, generation uint32, ok bool) {
 	a.peers.mu.Lock()
 	defer a.peers.mu.Unlock()
@@ -69,11 +71,11 @@ func (a *Agent) Floor(name string) (epoch, generation uint32, ok bool) {
 
 // floor is Floor; the caller holds mu.
 func (p *peers) floor(name string) (ibc.Identity, bool) {
-	at := slices.IndexFunc(p.allowed, func(c bundle.Peer) bool { return c.Name == name })
-	if at < 0 {
+	said, ok := p.self().Floor(name)
+	if !ok {
 		return ibc.Identity{}, false
 	}
-	floor := ibc.Identity{Role: ibc.RoleCLM, Name: name, Epoch: p.allowed[at].Epoch, Generation: p.allowed[at].Generation}
+	floor := ibc.Identity{Role: ibc.RoleCLM, Name: name, Epoch: said.Epoch, Generation: said.Generation}
 	if accepted, ok := p.file.Accepted[name]; ok && accepted.Compare(floor) > 0 {
 		floor = accepted
 	}

@@ -59,6 +59,9 @@ func TestFloors(t *testing.T) {
 	must[bool](t)(agent.Provision(d.cfg.Dir, nil, b))
 	d.start()
 	want("clm-1", 2, 1, true)
+	// clm-2 is gone when a CLM has been seen under the later bundle.
+	want("clm-2", 1, 3, true)
+	d.agent.Settle(b.Identity, at("clm-1", 1, 8))
 	want("clm-2", 0, 0, false)
 }
 

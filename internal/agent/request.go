@@ -76,7 +76,8 @@ func (a *Agent) content(req enrol.CSRRequest) (csrContent, error) {
 	if len(req.Challenge) > maxChallenge || !isText(string(req.Challenge)) {
 		return c, refuse(enrol.ProblemBadRequest, "the challenge is not UTF-8 text of at most %d bytes", maxChallenge)
 	}
-	c.subject, c.sans = enrol.SplitNames(a.bundle.Names)
+	allowed := a.present().Names
+	c.subject, c.sans = enrol.SplitNames(allowed)
 	if !req.Enclosed {
 		if len(req.Subject)+len(req.SANs) > 0 {
 			return c, refuse(enrol.ProblemBadRequest, "names are given, but not enclosed")
@@ -84,7 +85,7 @@ func (a *Agent) content(req enrol.CSRRequest) (csrContent, error) {
 		return c, nil
 	}
 	c.subject, c.sans = req.Subject, req.SANs
-	return c, checkNames(req.Subject, req.SANs, a.bundle.Names)
+	return c, checkNames(req.Subject, req.SANs, allowed)
 }
 
 func (a *Agent) checkKey(k fleet.KeyAlgorithm) error {

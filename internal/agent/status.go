@@ -17,7 +17,7 @@ import (
 func (a *Agent) Status(_ context.Context, _ ibc.Identity) (enrol.DeviceStatus, error) {
 	st, now := a.current(), a.cfg.Now()
 	s := enrol.DeviceStatus{
-		Version: a.cfg.Version, Identity: a.bundle.Identity,
+		Version: a.cfg.Version, Identity: a.Identity(),
 		Active: st.Active.describe(st, now), Staged: st.Pending.describe(st, now),
 		Unconfirmed: st.Active != nil && st.Trial != nil, LastError: st.LastError,
 		Clock: st.clock(now), Time: now, Endpoint: a.cfg.Endpoint,

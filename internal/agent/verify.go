@@ -161,7 +161,8 @@ func unverified(err error) error {
 // the identity key.
 func (a *Agent) prove(key crypto.Signer, req enrol.VerifyRequest, leaf *x509.Certificate) (enrol.VerifyResponse, error) {
 	response := enrol.VerifyResponse{Certificate: sha256.Sum256(leaf.Raw)}
-	id := a.bundle.Identity
+	identity := a.present().Key
+	id := identity.Identity()
 	possession, err := enrol.PossessionMessage(id, req.Enrolment, req.Nonce, response.Certificate)
 	if err != nil {
 		return enrol.VerifyResponse{}, err
@@ -175,7 +176,7 @@ func (a *Agent) prove(key crypto.Signer, req enrol.VerifyRequest, leaf *x509.Cer
 	if err != nil {
 		return enrol.VerifyResponse{}, err
 	}
-	if response.Statement, err = a.bundle.Key.Sign(a.cfg.Random, statement); err != nil {
+	if response.Statement, err = identity.Sign(a.cfg.Random, statement); err != nil {
 		return enrol.VerifyResponse{}, fmt.Errorf("sign statement: %w", err)
 	}
 	return response, nil

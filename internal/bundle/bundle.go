@@ -52,6 +52,12 @@ type Bundle struct {
 	CLMAddresses []string        // host:port of the CLMs that are known
 	Anchors      [][]byte        // DER certificates; empty: the CA of the first enrolment
 	Recipient    Hash            // of the intended recipient
+
+	// Epochs leads from the parameters of earlier epochs to Params, for those
+	// who have an earlier bundle; at most MaxEpochs. It is no part of what is
+	// signed with the bundle: each statement was signed by the master secret of
+	// the epoch before.
+	Epochs []ibc.Succession
 }
 
 // payload is the signed part, in the order in which it is encoded.
@@ -155,6 +161,22 @@ func (b *Bundle) Validate() error {
 func (b *Bundle) HeldTo(paramsID [ibc.ParamsIDSize]byte) error {
 	if got := b.Params.ID(); got != paramsID {
 		return fmt.Errorf("bundle of %s is %w: its params_id is %x, expected %x", b.Identity, ErrParams, got, paramsID)
+	}
+	return nil
+}
+
+// Follows reports, as an error that wraps ErrParams, that the bundle is neither
+// of the PKG and epoch with these parameters, nor of a later epoch to which its
+// epoch statements lead from there.
+func (b *Bundle) Follows(known *ibc.Params) error {
+	if b.Params.Epoch() <= known.Epoch() {
+		if b.Params.Equal(known) {
+			return nil
+		}
+		return b.HeldTo(known.ID())
+	}
+	if err := known.Follow(b.Epochs, b.Params); err != nil {
+		return fmt.Errorf("bundle of %s is %w: %w", b.Identity, ErrParams, err)
 	}
 	return nil
 }

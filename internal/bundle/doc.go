@@ -7,7 +7,14 @@
 //
 // whose payload, JSON again, says everything but the private key d, and is
 // signed by the PKG over its exact bytes (ibc.KindBundle): age authenticates
-// no sender. The key needs no signature, it proves itself by its pairing.
+// no sender. The key needs no signature, it proves itself by its pairing. The
+// bundle of a later epoch has one more member,
+//
+//	"epochs": [{"params": <params.json>, "statement": <hex>}, ...]
+//
+// the chain of statements by which the PKG's earlier master secrets vouch for
+// the parameters inside (ibc.Succession).
+//
 // Open checks all of that before it returns anything. What it cannot know is
 // whether the parameters inside are those of the right PKG: callers hold them
 // to a params_id with Bundle.HeldTo.
@@ -42,6 +49,8 @@ const (
 	MaxPeers = 8
 	// MaxAnchors is how many trust anchors a bundle has at most.
 	MaxAnchors = 4
+	// MaxEpochs is how many epoch statements a bundle carries at most.
+	MaxEpochs = 16
 	// MaxAnchorSize is the size in bytes of the largest trust anchor.
 	MaxAnchorSize = 8 << 10
 	// MaxAddressLen is the length in bytes of the longest host:port.

@@ -36,7 +36,15 @@ func Seal(b *Bundle, signer Signer, to Recipient) (sealed []byte, payloadHash Ha
 	if err != nil {
 		return nil, Hash{}, fmt.Errorf("sign bundle of %s: %w", b.Identity, err)
 	}
-	plain := appendEnvelope(nil, document, signature, b.Key)
+	var epochs []byte
+	if len(b.Epochs) > MaxEpochs {
+		return nil, Hash{}, fmt.Errorf("%w: %d epoch statements, at most %d are allowed", ErrFormat, len(b.Epochs), MaxEpochs)
+	} else if len(b.Epochs) > 0 {
+		if epochs, err = json.Marshal(successions(b.Epochs)); err != nil {
+			return nil, Hash{}, fmt.Errorf("epoch statements of %s: %w", b.Identity, err)
+		}
+	}
+	plain := newEnvelope(document, signature, epochs, b.Key)
 	defer clear(plain)
 	if sealed, err = to.seal(plain); err != nil {
 		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w", b.Identity, err)
@@ -67,24 +75,60 @@ func (r Recipient) seal(plain []byte) ([]byte, error) {
 
 // envelope is the plaintext of the age file.
 type envelope struct {
-	Version   int       `json:"version"`
-	Payload   []byte    `json:"payload"`
-	Signature hexBytes  `json:"signature"`
-	Key       secretHex `json:"key"`
+	Version   int          `json:"version"`
+	Payload   []byte       `json:"payload"`
+	Signature hexBytes     `json:"signature"`
+	Epochs    []succession `json:"epochs"`
+	Key       secretHex    `json:"key"`
 }
 
-// appendEnvelope encodes the envelope by hand into a buffer of its own, since
-// encoding/json would leave copies of the key behind.
-func appendEnvelope(out, document, signature []byte, key *ibc.PrivateKey) []byte {
+// succession is an ibc.Succession in JSON.
+type succession struct {
+	Params    *ibc.Params `json:"params"`
+	Statement hexBytes    `json:"statement"`
+}
+
+func successions(chain []ibc.Succession) []succession {
+	out := make([]succession, len(chain))
+	for i, s := range chain {
+		out[i] = succession{s.Params, s.Statement}
+	}
+	return out
+}
+
+// epochs returns the chain of an envelope; nothing of it is verified.
+func (e *envelope) epochs() ([]ibc.Succession, error) {
+	if len(e.Epochs) > MaxEpochs {
+		return nil, fmt.Errorf("%w: %d epoch statements, at most %d are allowed", ErrFormat, len(e.Epochs), MaxEpochs)
+	}
+	var out []ibc.Succession
+	for _, s := range e.Epochs {
+		if s.Params == nil {
+			return nil, fmt.Errorf("%w: an epoch statement without parameters", ErrFormat)
+		}
+		out = append(out, ibc.Succession{Params: s.Params, Statement: s.Statement})
+	}
+	return out, nil
+}
+
+// newEnvelope encodes the envelope by hand into a buffer of its own, since
+// encoding/json would leave copies of the key behind. epochs is in JSON; nil
+// leaves it out.
+func newEnvelope(document, signature, epochs []byte, key *ibc.PrivateKey) []byte {
 	d := key.Bytes()
 	defer clear(d)
-	size := base64.StdEncoding.EncodedLen(len(document)) + 2*(len(signature)+len(d)) + 128
-	out = append(make([]byte, 0, len(out)+size), out...)
+	size := base64.StdEncoding.EncodedLen(len(document)) + 2*(len(signature)+len(d)) + len(epochs) + 128
+	out := make([]byte, 0, size)
 	out = fmt.Appendf(out, `{"version":%d,"payload":"`, Version)
 	out = base64.StdEncoding.AppendEncode(out, document)
 	out = append(out, `","signature":"`...)
 	out = hex.AppendEncode(out, signature)
-	out = append(out, `","key":"`...)
+	out = append(out, '"')
+	if epochs != nil {
+		out = append(out, `,"epochs":`...)
+		out = append(out, epochs...)
+	}
+	out = append(out, `,"key":"`...)
 	out = hex.AppendEncode(out, d)
 	return append(out, `"}`...)
 }
@@ -92,7 +136,7 @@ func appendEnvelope(out, document, signature []byte, key *ibc.PrivateKey) []byte
 // Open opens an age file of at most MaxSize bytes and checks everything that
 // it can by itself: that it was sealed for the opener, its version and form,
 // the PKG's signature under the parameters inside, and the key by its pairing.
-// The caller checks whose parameters they are (Bundle.HeldTo).
+// The caller checks whose parameters they are (Bundle.HeldTo, Bundle.Follows).
 //
 // Errors wrap ErrFormat, ErrVersion, ErrRecipient, ErrPassphrase,
 // ibc.ErrSignature or ibc.ErrKey.
@@ -137,6 +181,9 @@ func parseEnvelope(plain []byte, opener Opener) (*Bundle, error) {
 	}
 	if err := b.Params.VerifyStatement(ibc.KindBundle, e.Payload, e.Signature); err != nil {
 		return nil, fmt.Errorf("payload of %s: %w", b.Identity, err)
+	}
+	if b.Epochs, err = e.epochs(); err != nil {
+		return nil, err
 	}
 	if opener.recipient != nil && Hash(*opener.recipient) != b.Recipient {
 		return nil, fmt.Errorf("%w: the PKG sealed the bundle of %s for the recipient with SHA-256 %s, somebody resealed it for this one", ErrRecipient, b.Identity, b.Recipient)

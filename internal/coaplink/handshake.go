@@ -53,6 +53,7 @@ func (v *serving) open(f *flow, p *pass) {
 // greet does the handshake and then serves the session.
 func (v *serving) greet(ctx context.Context, cancel func(), f *flow, p *pass) {
 	h := &clmHandshake{serving: v, ctx: ctx, flow: f, pass: p}
+	h.own, h.params = v.Self.Present()
 	h.timer = time.AfterFunc(v.limits.FirstFlight, cancel)
 	conn, err := dtls.ServerWithOptions(f, f.addr, h.options()...)
 	if err != nil {
@@ -69,7 +70,7 @@ func (v *serving) greet(ctx context.Context, cancel func(), f *flow, p *pass) {
 		h.report(err)
 		return
 	}
-	s := newSession(v, h.peer, coapnet.NewConn(conn))
+	s := newSession(v, h.own.Identity(), h.peer, coapnet.NewConn(conn))
 	if err := v.admit(s); err != nil {
 		s.close()
 		s.serve() // returns at once and ends the library's goroutines
@@ -91,6 +92,8 @@ type clmHandshake struct {
 	pass  *pass
 	timer *time.Timer
 
+	own      *ibc.PrivateKey // that this handshake proves
+	params   []*ibc.Params
 	claimed  string // the identity that the peer's certificate names
 	verified [32]byte
 	peer     ibc.Identity
@@ -121,7 +124,8 @@ func (h *clmHandshake) certificate(hello *dtls.ClientHelloInfo) (*tls.Certificat
 		return nil, err
 	}
 	h.timer.Reset(h.limits.Handshake)
-	der, err := bind(h.Key, h.Random, h.key.key, hello.RandomBytes[:])
+	h.own, h.params = h.Self.Present()
+	der, err := bind(h.own, h.Random, h.key.key, hello.RandomBytes[:])
 	if err != nil {
 		h.refusal = err
 		return nil, err
@@ -131,7 +135,7 @@ func (h *clmHandshake) certificate(hello *dtls.ClientHelloInfo) (*tls.Certificat
 
 // verifyPeer is called when the client has proved its handshake key.
 func (h *clmHandshake) verifyPeer(certificates [][]byte, _ [][]*x509.Certificate) error {
-	p, params, err := acceptCLM(certificates, h.Params, h.Peers)
+	p, params, err := acceptCLM(certificates, h.params, h.Peers)
 	if p != nil {
 		h.claimed = p.binding.Identity.String()
 	}
@@ -183,11 +187,11 @@ func (h *clmHandshake) connectionID() []byte {
 func (h *clmHandshake) report(err error) {
 	switch {
 	case h.refusal != nil && errors.Is(h.refusal, ErrBinding):
-		h.Log.Warn("refused a peer", "source", h.flow.key, "claims", h.claimed, "device", h.Key.Identity(), "err", h.refusal)
+		h.Log.Warn("refused a peer", "source", h.flow.key, "claims", h.claimed, "device", h.own.Identity(), "err", h.refusal)
 	case h.refusal != nil:
 		h.Log.Info("handshake refused", "source", h.flow.key, "err", h.refusal)
 	case isAlert(err, alert.BadCertificate):
-		h.Log.Warn("a peer does not accept this device", "source", h.flow.key, "device", h.Key.Identity())
+		h.Log.Warn("a peer does not accept this device", "source", h.flow.key, "device", h.own.Identity())
 	default:
 		h.Log.Debug("handshake failed", "source", h.flow.key, "err", err)
 	}

@@ -246,9 +246,18 @@ func generous() Limits {
 	return Limits{SourceBurst: 1 << 20, PairBurst: 1 << 20}
 }
 
+// fixedSelf is a device that never changes.
+type fixedSelf struct{ key *ibc.PrivateKey }
+
+func (s fixedSelf) Present() (*ibc.PrivateKey, []*ibc.Params) {
+	return s.key, []*ibc.Params{s.key.Params()}
+}
+
+func (s fixedSelf) Settle(ibc.Identity, ibc.Identity) {}
+
 func newServer(key *ibc.PrivateKey, peers PeerStore, services Services) *Server {
 	return &Server{
-		Key: key, Params: []*ibc.Params{key.Params()}, Peers: peers, Services: services,
+		Self: fixedSelf{key}, Peers: peers, Services: services,
 		Random: rand.Reader, Now: time.Now, Log: slog.New(slog.DiscardHandler), Limits: generous(),
 	}
 }

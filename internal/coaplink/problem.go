@@ -28,6 +28,7 @@ func problemCodes() map[enrol.Problem]codes.Code {
 		enrol.ProblemRolledBack:  codes.InternalServerError,
 		enrol.ProblemInternal:    codes.InternalServerError,
 		enrol.ProblemUnavailable: codes.ServiceUnavailable,
+		enrol.ProblemReplaced:    codes.ServiceUnavailable,
 	}
 }
 

@@ -52,10 +52,21 @@ type PeerStore interface {
 	Remember(certificate [32]byte, id ibc.Identity) error
 }
 
+// Self is who a device is, which a request may change. It is safe for
+// concurrent use.
+type Self interface {
+	// Present returns the key of the device's identity, which it proves from the
+	// next handshake on, and the parameters that verify CLMs, one for each epoch
+	// in use.
+	Present() (*ibc.PrivateKey, []*ibc.Params)
+	// Settle takes note that a handshake has finished in which the device proved
+	// own and the CLM peer, before that is served. Floors may rise by it.
+	Settle(own, peer ibc.Identity)
+}
+
 // Server is the device's end. Its fields are not changed while it serves.
 type Server struct {
-	Key      *ibc.PrivateKey // of the device's identity
-	Params   []*ibc.Params   // that verify CLMs, one for each epoch in use
+	Self     Self
 	Peers    PeerStore
 	Services Services
 	Trusted  []netip.Prefix   // sources of the CLMs, as far as the bundle knows them
@@ -69,8 +80,8 @@ type Server struct {
 // error, or the socket fails. It closes the socket and every session, and
 // returns when the last request has ended.
 func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
-	if s.Key.Identity().Role != ibc.RoleDevice {
-		return fmt.Errorf("serve as %s: it has not the role %s", s.Key.Identity(), ibc.RoleDevice)
+	if id := s.identity(); id.Role != ibc.RoleDevice {
+		return fmt.Errorf("serve as %s: it has not the role %s", id, ibc.RoleDevice)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -99,6 +110,11 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		return nil
 	}
 	return fmt.Errorf("serve %s: %w", conn.LocalAddr(), err)
+}
+
+func (s *Server) identity() ibc.Identity {
+	key, _ := s.Self.Present()
+	return key.Identity()
 }
 
 // serving is a Server at work.
@@ -154,12 +170,11 @@ func (v *serving) all() []*session {
 
 // admit makes an authenticated peer's session one of ours: its (epoch,
 // generation) becomes the floor, durably, before it is served, and sessions of
-// earlier ones of its name end.
+// those who are accepted no more end.
 func (v *serving) admit(s *session) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	epoch, generation, ok := v.Peers.Floor(s.peer.Name)
-	order := ibc.CompareVersion(s.peer.Epoch, s.peer.Generation, epoch, generation)
+	order, ok := v.order(s.peer)
 	if !ok || order < 0 {
 		return fmt.Errorf("%w: %s has been replaced meanwhile", ErrBinding, s.peer)
 	}
@@ -168,8 +183,9 @@ func (v *serving) admit(s *session) error {
 			return fmt.Errorf("raise the floor to %s: %w", s.peer, err)
 		}
 	}
+	v.Self.Settle(s.own, s.peer)
 	for other := range v.sessions {
-		if other.peer.Name == s.peer.Name && other.peer.Compare(s.peer) < 0 {
+		if order, ok := v.order(other.peer); !ok || order < 0 {
 			v.Log.Info("closing the session of a replaced CLM key", "peer", other.peer, "by", s.peer)
 			other.close()
 		}
@@ -183,6 +199,12 @@ func (v *serving) admit(s *session) error {
 	default:
 	}
 	return nil
+}
+
+// order compares a peer with the floor of its name; ok is false if it has none.
+func (v *serving) order(peer ibc.Identity) (order int, ok bool) {
+	epoch, generation, ok := v.Peers.Floor(peer.Name)
+	return ibc.CompareVersion(peer.Epoch, peer.Generation, epoch, generation), ok
 }
 
 // victim is the session that gives way to a new one: of the CLM that has the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,12 +18,14 @@ import (
 	"github.com/plgd-dev/go-coap/v3/net/responsewriter"
 	"github.com/plgd-dev/go-coap/v3/udp/client"
 
+	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 // session is one authenticated peer of a device.
 type session struct {
 	server *serving
+	own    ibc.Identity // that the device proved
 	peer   ibc.Identity
 	cc     *client.Conn
 	close  func()       // the channel, without waiting for the end of a request
@@ -35,8 +38,8 @@ type session struct {
 	download transfer
 }
 
-func newSession(v *serving, peer ibc.Identity, conn *coapnet.Conn) *session {
-	s := &session{server: v, peer: peer}
+func newSession(v *serving, own, peer ibc.Identity, conn *coapnet.Conn) *session {
+	s := &session{server: v, own: own, peer: peer}
 	s.touch()
 	s.cc = newChannel(conn, s.monitor, func(c *client.Config) {
 		c.Handler = s.handle
@@ -185,7 +188,14 @@ func (s *session) run(m *pool.Message, res resource, body []byte) answer {
 	if accept, err := m.Accept(); err == nil && res.format != noFormat && accept != res.format {
 		return answer{code: codes.NotAcceptable}
 	}
-	payload, err := res.run(s.server.ctx, s.peer, in)
+	err := s.current(res)
+	var payload []byte
+	if err == nil {
+		payload, err = res.run(s.server.ctx, s.peer, in)
+	}
+	if err == nil {
+		err = s.current(res) // it may have changed meanwhile
+	}
 	if err != nil {
 		e := refusal(err)
 		s.server.Log.Warn("request refused", "peer", s.peer, "resource", res.path, "problem", e.Problem, "err", err)
@@ -196,6 +206,20 @@ func (s *session) run(m *pool.Message, res resource, body []byte) answer {
 		code = codes.Content
 	}
 	return answer{code: code, format: res.format, payload: payload}
+}
+
+// current refuses what was asked of an identity that the device no longer
+// presents: the answer would be its successor's, and nobody has seen that one
+// prove itself here. What delivers a bundle may see it through.
+func (s *session) current(res resource) error {
+	now := s.server.identity()
+	if now == s.own || res.path == pathBundle || res.path == pathStatus {
+		return nil
+	}
+	return &enrol.DeviceError{
+		Problem: enrol.ProblemReplaced,
+		Detail:  fmt.Sprintf("this device is %s now, connect again", now),
+	}
 }
 
 // checkOptions refuses critical options that the library knows but that mean

@@ -100,14 +100,17 @@ type Problem string
 // The problems, as they stand in the problem details (RFC 9290) on the wire.
 const (
 	ProblemBadRequest  Problem = "bad-request" // 4.00: malformed or out of bounds
-	ProblemForbidden   Problem = "forbidden"   // 4.03: names or key that its bundle does not allow
+	ProblemForbidden   Problem = "forbidden"   // 4.03: names or key that its bundle does not allow, a bundle that is not for it
 	ProblemUnknown     Problem = "unknown"     // 4.04: no such enrolment
 	ProblemUnknownCA   Problem = "unknown-ca"  // 4.04: the CA's certificate is wanted, not just its hash
-	ProblemConflict    Problem = "conflict"    // 4.09: other parameters, another CLM, not the active certificate
-	ProblemUnverified  Problem = "unverified"  // 4.22: the certificate does not verify
+	ProblemConflict    Problem = "conflict"    // 4.09: other parameters, another CLM, not the active certificate, an earlier bundle
+	ProblemUnverified  Problem = "unverified"  // 4.22: the certificate or bundle does not verify
 	ProblemRolledBack  Problem = "rolled-back" // 5.00: the reload hook failed, the previous pair is active
 	ProblemInternal    Problem = "internal"    // 5.00: the device cannot (disk full, ...)
 	ProblemUnavailable Problem = "unavailable" // 5.03: not now
+	// ProblemReplaced is 5.03: the device has a later identity than the one it
+	// proved on this channel. On a new one it proves that.
+	ProblemReplaced Problem = "identity-replaced"
 )
 
 // DeviceError is an authenticated refusal by the device.
@@ -158,7 +161,7 @@ func deviceFault(err error) *Fault {
 		f.Class = ClassDeviceVerify
 	case ProblemRolledBack:
 		f.Class, f.Transient = ClassHook, true
-	case ProblemConflict, ProblemUnavailable, ProblemInternal:
+	case ProblemConflict, ProblemUnavailable, ProblemReplaced, ProblemInternal:
 		f.Class, f.Transient = ClassBusy, true
 	}
 	return f

@@ -27,7 +27,8 @@ type session struct {
 
 // call does one exchange on the session's channel, which it opens when first
 // needed. If a channel that had worked gives no answer (the device may have
-// restarted meanwhile) it is opened anew, once.
+// restarted meanwhile), or is that of an identity which the device no longer
+// presents, it is opened anew, once.
 func (s *session) call(ctx context.Context, exchange func(Device) error) error {
 	used := s.dev != nil
 	if !used {
@@ -36,7 +37,7 @@ func (s *session) call(ctx context.Context, exchange func(Device) error) error {
 		}
 	}
 	err := exchange(s.dev)
-	if err == nil || !errors.Is(err, ErrUnreachable) {
+	if err == nil || !errors.Is(err, ErrUnreachable) && !replaced(err) {
 		return err
 	}
 	s.hangUp()
@@ -47,6 +48,12 @@ func (s *session) call(ctx context.Context, exchange func(Device) error) error {
 		return err
 	}
 	return exchange(s.dev)
+}
+
+// replaced reports whether a device says that it has another identity by now.
+func replaced(err error) bool {
+	var refusal *DeviceError
+	return errors.As(err, &refusal) && refusal.Problem == ProblemReplaced
 }
 
 // dial opens the channel, and hands over what is queued for the device before

@@ -207,7 +207,7 @@ func (n *node) serve() {
 	n.addr = conn.LocalAddr().String()
 	a := n.open()
 	server := &coaplink.Server{
-		Key: a.Key(), Params: []*ibc.Params{a.Params()}, Peers: a, Services: a,
+		Self: a, Peers: a, Services: a,
 		Random: rand.Reader, Now: time.Now, Log: quiet(), Limits: n.p.limits,
 	}
 	ctx, cancel := context.WithCancel(context.Background())

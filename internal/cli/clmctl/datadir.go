@@ -62,7 +62,7 @@ func (d dataDir) identity() (*bundle.Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("own identity: %w", err)
 	}
-	return b, nil
+	return b.Bundle, nil
 }
 
 // writeParams writes params.json, the one public file.

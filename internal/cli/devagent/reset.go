@@ -8,9 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgeclm/edgeclm/internal/agent"
-	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
 func (a *app) resetCommand() *cobra.Command {
@@ -77,7 +77,7 @@ func (a *app) reset(c config) error {
 
 // revocation returns the command that raises the generation; clmctl commission
 // of its manifest makes the CLMs refuse the old one.
-func revocation(b *bundle.Bundle) string {
+func revocation(b *provision.Endpoint) string {
 	words := []string{"pkg-offline", "issue", "--dir", "PKG", "--out", "MEDIUM"}
 	if b == nil {
 		return strings.Join(append(words, "--clm", "CLM", "--generation", "N+1", "--pin-sheet", "PINS.txt", "NAME"), " ")

@@ -14,7 +14,6 @@ import (
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
@@ -87,7 +86,7 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	stop := a.serveControl(ctx, c.DataDir, device, log)
 	defer stop()
 	server := &coaplink.Server{
-		Key: device.Key(), Params: []*ibc.Params{device.Params()}, Peers: device, Services: device,
+		Self: device, Peers: device, Services: device,
 		Trusted: sources(device.CLMAddresses()), Random: a.Random, Now: a.Now, Log: log,
 	}
 	log.Info("listening on "+conn.LocalAddr().String(), "identity", device.Identity())
