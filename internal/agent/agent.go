@@ -30,6 +30,7 @@ type Config struct {
 	Key             fleet.KeyAlgorithm // of a request that leaves the choice; "": ECDSA P-256
 	LabAllowRSA1024 bool               // RSA-1024 keys on request, as the paper measured them
 	Endpoint        string             // host:port where TLS serves the active pair, for Status; "": none is named
+	KeyStores       []KeyStore         // the first makes new keys, all load theirs; nil: FileKeys
 	Reload          Reload             // after each switch of the active pair; nil: none
 
 	// Stale reports whether Reload has to be run though nothing was switched;
@@ -50,7 +51,7 @@ type Reload func(ctx context.Context, active Paths) error
 // Paths are where the active pair is found.
 type Paths struct {
 	Dir         string // holds the others
-	Key         string // PEM: PKCS#8, or what a key store has in its place, which may be no file
+	Key         string // PEM: PKCS#8, or what a TPM loads in its place; OpenSSL's tpm2 provider reads that
 	Certificate string // PEM
 	Chain       string // PEM: the certificate and those of its issuers, without the anchor
 	CA          string // PEM: the trust anchor of the enrolment
@@ -95,7 +96,10 @@ func Open(cfg Config) (*Agent, error) {
 	if cfg.Key == "" {
 		cfg.Key = fleet.ECDSAP256
 	}
-	a := &Agent{cfg: cfg, dir: newStore(cfg.Dir, cfg.Layer), turn: make(chan struct{}, 1), heard: time.Now()}
+	if len(cfg.KeyStores) == 0 {
+		cfg.KeyStores = []KeyStore{FileKeys{Random: cfg.Random}}
+	}
+	a := &Agent{cfg: cfg, dir: newStore(cfg.Dir, cfg.Layer, cfg.KeyStores...), turn: make(chan struct{}, 1), heard: time.Now()}
 	if err := a.checkKey(cfg.Key); err != nil {
 		return nil, err
 	}
@@ -137,6 +141,9 @@ func (a *Agent) load() error {
 	if damage != nil {
 		a.cfg.Log.Error("a certificate is unreadable", "error", damage)
 		a.st.LastError = clip(damage.Error())
+	} else if err := a.dir.tryKey(st.Active); err != nil {
+		a.cfg.Log.Error("the private key in use does not work", "error", err)
+		a.st.LastError = clip(err.Error())
 	}
 	a.resume(a.st)
 	return nil

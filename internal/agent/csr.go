@@ -2,9 +2,6 @@ package agent
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
@@ -15,25 +12,6 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 )
-
-// newKey makes a key pair.
-func newKey(random io.Reader, algorithm fleet.KeyAlgorithm) (crypto.Signer, error) {
-	switch algorithm {
-	case fleet.ECDSAP256:
-		return ecdsa.GenerateKey(elliptic.P256(), random)
-	case fleet.ECDSAP384:
-		return ecdsa.GenerateKey(elliptic.P384(), random)
-	case fleet.RSA1024:
-		return rsa.GenerateKey(random, 1024) //nolint:gosec // behind a lab flag, for the paper's comparison
-	case fleet.RSA2048:
-		return rsa.GenerateKey(random, 2048)
-	case fleet.RSA3072:
-		return rsa.GenerateKey(random, 3072)
-	case fleet.RSA4096:
-		return rsa.GenerateKey(random, 4096)
-	}
-	return nil, fmt.Errorf("%w: key algorithm %.30q", fleet.ErrProfile, algorithm)
-}
 
 // csrContent is what a CSR says.
 type csrContent struct {

@@ -16,7 +16,7 @@ import (
 
 // Files of a pair.
 const (
-	keyName   = "key.pem"   // PKCS#8 (RFC 5958)
+	keyName   = "key.pem"   // as its KeyStore wants it: PKCS#8 (RFC 5958), or what a TPM can load
 	csrName   = "csr.der"   // PKCS#10; until the activation
 	caName    = "ca.pem"    // trust anchor of the enrolment
 	chainName = "chain.pem" // the certificate and those of its issuers, without the anchor
@@ -33,19 +33,14 @@ const (
 const maxPairFile = 256 << 10
 
 // createPair writes a pair without certificate.
-func (s store) createPair(id enrol.ID, key crypto.Signer, csr, ca []byte) error {
+func (s store) createPair(id enrol.ID, key keptKey, csr, ca []byte) error {
 	if err := s.removePair(id); err != nil {
 		return err
 	}
 	if err := s.files.EnsureDir(s.pair(id, "")); err != nil {
 		return fmt.Errorf("make directory of pair: %w", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return fmt.Errorf("encode private key: %w", err)
-	}
-	defer clear(der)
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: pemPrivateKey, Bytes: der})
+	keyPEM := key.encode()
 	defer clear(keyPEM)
 	b := s.files.NewBatch()
 	if err := b.Write(s.pair(id, keyName), keyPEM, keyfile.SecretPerm); err != nil {
@@ -81,30 +76,6 @@ func (s store) completePair(id enrol.ID, leaf *x509.Certificate, chain []*x509.C
 	return b.Commit()
 }
 
-// readKey reads the private key of a pair.
-func (s store) readKey(id enrol.ID) (crypto.Signer, error) {
-	data, err := keyfile.ReadSecret(s.pair(id, keyName), maxPairFile)
-	if err != nil {
-		return nil, fmt.Errorf("read private key: %w", err)
-	}
-	defer clear(data)
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != pemPrivateKey {
-		return nil, fmt.Errorf("%s: %w", keyName, ErrState)
-	}
-	defer clear(block.Bytes)
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		// The parser's own words may quote the key.
-		return nil, fmt.Errorf("%s: %w: not a private key in PKCS#8", keyName, ErrState)
-	}
-	key, ok := parsed.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("%s: %w: a key of type %T", keyName, ErrState, parsed)
-	}
-	return key, nil
-}
-
 // readLeaf reads the certificate of a pair and checks that its key is there;
 // fs.ErrNotExist says that the pair is not complete.
 func (s store) readLeaf(id enrol.ID) (*x509.Certificate, error) {
@@ -116,6 +87,7 @@ func (s store) readLeaf(id enrol.ID) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer clear(key.kept)
 	if !matches(key, leaf) {
 		return nil, fmt.Errorf("%s: %w: it is not for the private key", certName, ErrState)
 	}

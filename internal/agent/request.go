@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/x509"
@@ -182,6 +181,7 @@ func (a *Agent) repeatCSR(st state, peer ibc.Identity, req enrol.CSRRequest) ([]
 	if err != nil {
 		return nil, err
 	}
+	defer clear(key.kept)
 	digest, err := requestDigest(key, req)
 	if err != nil {
 		return nil, err
@@ -215,10 +215,11 @@ func (a *Agent) openSlot(st state, peer ibc.Identity, req enrol.CSRRequest, cont
 	if algorithm == "" {
 		algorithm = a.cfg.Key
 	}
-	key, err := newKey(a.cfg.Random, algorithm)
+	key, err := a.dir.generate(algorithm)
 	if err != nil {
-		return nil, fmt.Errorf("make key pair: %w", err)
+		return nil, err
 	}
+	defer clear(key.kept)
 	csr, err := newCSR(a.cfg.Random, key, content)
 	if errors.Is(err, enrol.ErrCSR) {
 		return nil, refuse(enrol.ProblemBadRequest, "%v", err)
@@ -226,7 +227,7 @@ func (a *Agent) openSlot(st state, peer ibc.Identity, req enrol.CSRRequest, cont
 	if err != nil {
 		return nil, err
 	}
-	p := &pair{ID: hexID(req.Enrolment), Owner: peer.Name, Subject: content.subject, SANs: content.sans}
+	p := &pair{ID: hexID(req.Enrolment), Owner: peer.Name, Subject: content.subject, SANs: content.sans, store: key.store.Name()}
 	if p.Request, err = requestDigest(key, req); err != nil {
 		return nil, err
 	}
@@ -280,21 +281,16 @@ func (a *Agent) resolveCA(st state, req enrol.CSRRequest) ([]byte, error) {
 }
 
 // requestDigest identifies the parameters of a request: all but the CLM's
-// time, the CA by its hash. It is keyed with the new private key, since a
-// challenge may be guessable.
-func requestDigest(key crypto.Signer, req enrol.CSRRequest) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encode private key: %w", err)
-	}
-	defer clear(der)
+// time, the CA by its hash. It is keyed with what is kept of the new private
+// key, since a challenge may be guessable.
+func requestDigest(key keptKey, req enrol.CSRRequest) ([]byte, error) {
 	req.CA, req.Time = nil, time.Time{}
 	encoded, err := json.Marshal(req)
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
 	defer clear(encoded)
-	mac := hmac.New(sha256.New, der)
+	mac := hmac.New(sha256.New, key.kept)
 	mac.Write(encoded)
 	return mac.Sum(nil), nil
 }

@@ -77,7 +77,8 @@ type pair struct {
 	// RolledBack: it was active and awaits another activation.
 	RolledBack bool `json:"rolled_back,omitempty"`
 
-	leaf *x509.Certificate // of cert.pem; nil if the pair is not complete
+	leaf  *x509.Certificate // of cert.pem; nil if the pair is not complete
+	store string            // name of the KeyStore of key.pem; "" if that is unreadable
 }
 
 // id returns the enrolment's ID; nil has none.
@@ -130,6 +131,10 @@ func loadState(dir store) (st state, damage, err error) {
 		return state{}, nil, fmt.Errorf("%s: %w", stateName, err)
 	}
 	for _, p := range st.pairs() {
+		if key, err := dir.readKey(p.id()); err == nil {
+			p.store = key.store.Name()
+			clear(key.kept)
+		}
 		if p == st.Pending {
 			err = st.loadStaged(dir)
 		} else {

@@ -20,10 +20,13 @@ func (a *Agent) Status(_ context.Context, _ ibc.Identity) (enrol.DeviceStatus, e
 		Version: a.cfg.Version, Identity: a.Identity(),
 		Active: st.Active.describe(st, now), Staged: st.Pending.describe(st, now),
 		Unconfirmed: st.Active != nil && st.Trial != nil, LastError: st.LastError,
-		Clock: st.clock(now), Time: now, Endpoint: a.cfg.Endpoint,
+		Clock: st.clock(now), Time: now, Endpoint: a.cfg.Endpoint, KeyStore: a.cfg.KeyStores[0].Name(),
 		KeyAndCSR: st.KeyAndCSR, Verification: st.Verification,
 	}
 	s.RolledBack = st.rolledBack()
+	if st.Active != nil && st.Active.store != "" {
+		s.KeyStore = st.Active.store
+	}
 	for _, anchor := range a.anchors(st) {
 		s.Anchors = append(s.Anchors, sha256.Sum256(anchor))
 	}
@@ -73,7 +76,8 @@ type Report struct {
 	Identity  *ibc.Identity // nil: not provisioned
 	Params    *ibc.Params
 	Active    *x509.Certificate // nil: none
-	KeyFits   bool              // the private key of Active is there and is its
+	KeyFits   bool              // the private key of Active is there, is its, and signs
+	KeyStore  string            // where that key lives; "": there is none
 	Staged    *x509.Certificate // nil: none
 	LastError string
 	// RolledBack is the SHA-256 of the certificate given up since the last
@@ -83,9 +87,9 @@ type Report struct {
 }
 
 // Inspect reads a state directory without changing it, whether an agent runs
-// on it or not.
-func Inspect(path string, now time.Time) (Report, error) {
-	dir := newStore(path, nil)
+// on it or not. Key stores are those of Config.
+func Inspect(path string, now time.Time, keys ...KeyStore) (Report, error) {
+	dir := newStore(path, nil, keys...)
 	var r Report
 	b, err := dir.provisioned().Load()
 	switch {
@@ -109,7 +113,11 @@ func Inspect(path string, now time.Time) (Report, error) {
 		return r, nil
 	}
 	if c, err := dir.readCertificate(st.Active.id(), certName); err == nil {
-		r.Active, r.KeyFits = c, st.Active.leaf != nil
+		err := dir.tryKey(st.Active)
+		r.Active, r.KeyFits, r.KeyStore = c, st.Active.leaf != nil && err == nil, st.Active.store
+		if err != nil {
+			r.LastError = clip(err.Error())
+		}
 	}
 	return r, nil
 }

@@ -21,13 +21,19 @@ type store struct {
 	dir   string
 	layer Layer
 	files keyfile.Files
+	keys  []KeyStore // the first makes new ones
 }
 
-func newStore(dir string, layer Layer) store {
+// newStore returns a state directory. A nil layer is OS{}, no key stores are
+// FileKeys.
+func newStore(dir string, layer Layer, keys ...KeyStore) store {
 	if layer == nil {
 		layer = OS{}
 	}
-	return store{dir: dir, layer: layer, files: keyfile.On(layer)}
+	if len(keys) == 0 {
+		keys = []KeyStore{FileKeys{}}
+	}
+	return store{dir: dir, layer: layer, files: keyfile.On(layer), keys: keys}
 }
 
 func (s store) path(name string) string { return filepath.Join(s.dir, name) }

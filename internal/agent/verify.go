@@ -102,32 +102,33 @@ func (a *Agent) completePair(st state, leaf *x509.Certificate, chain []*x509.Cer
 }
 
 // findLeaf finds the certificate for the key of a pair in a request.
-func (a *Agent) findLeaf(p *pair, req enrol.VerifyRequest) (key crypto.Signer, leaf *x509.Certificate, spki [32]byte, err error) {
+func (a *Agent) findLeaf(p *pair, req enrol.VerifyRequest) (key keptKey, leaf *x509.Certificate, spki [32]byte, err error) {
 	if key, err = a.dir.readKey(p.id()); err != nil {
-		return nil, nil, spki, err
+		return key, nil, spki, err
 	}
+	clear(key.kept)
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return nil, nil, spki, fmt.Errorf("encode public key: %w", err)
+		return key, nil, spki, fmt.Errorf("encode public key: %w", err)
 	}
 	spki = sha256.Sum256(der)
 	if leaf, _, err = enrol.ParseChain(req.Certificates, spki); err != nil {
-		return nil, nil, spki, unverified(err)
+		return key, nil, spki, unverified(err)
 	}
 	return key, leaf, spki, nil
 }
 
 // verify checks the certificates of a request against the pending pair and
 // returns its key, its certificate, and the chain without anchor.
-func (a *Agent) verify(st state, req enrol.VerifyRequest) (crypto.Signer, *x509.Certificate, []*x509.Certificate, error) {
+func (a *Agent) verify(st state, req enrol.VerifyRequest) (keptKey, *x509.Certificate, []*x509.Certificate, error) {
 	p := st.Pending
 	key, _, spki, err := a.findLeaf(p, req)
 	if err != nil {
-		return nil, nil, nil, err
+		return key, nil, nil, err
 	}
 	ca, err := a.dir.readCertificate(p.id(), caName)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("read CA certificate: %w", err)
+		return key, nil, nil, fmt.Errorf("read CA certificate: %w", err)
 	}
 	anchors := a.anchors(st)
 	if len(anchors) == 0 {
@@ -146,7 +147,7 @@ func (a *Agent) verify(st state, req enrol.VerifyRequest) (crypto.Signer, *x509.
 			return key, leaf, chain, nil
 		}
 	}
-	return nil, nil, nil, unverified(err)
+	return key, nil, nil, unverified(err)
 }
 
 func unverified(err error) error {
