@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -43,7 +44,8 @@ func open(path string) (*channel, error) {
 	var file io.ReadWriteCloser
 	switch {
 	case info.Mode()&fs.ModeSocket != 0:
-		file, err = net.DialTimeout("unix", path, commandTimeout)
+		// A crypto.Signer has no context.
+		file, err = (&net.Dialer{Timeout: commandTimeout}).DialContext(context.Background(), "unix", path)
 	case info.Mode()&fs.ModeCharDevice != 0:
 		file, err = os.OpenFile(path, os.O_RDWR, 0)
 	default:
@@ -65,7 +67,7 @@ func (c *channel) Send(command []byte) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		if tpm2.TPMRC(binary.BigEndian.Uint32(response[6:])) != tpm2.TPMRCRetry {
+		if binary.BigEndian.Uint32(response[6:]) != uint32(tpm2.TPMRCRetry) {
 			return response, nil
 		}
 		time.Sleep(wait)

@@ -45,6 +45,13 @@ func (t *TPM) Generate(algorithm fleet.KeyAlgorithm) (crypto.Signer, []byte, err
 	return key, der, err
 }
 
+// Supports returns an error that wraps fleet.ErrProfile if no TPM makes such
+// keys here.
+func Supports(algorithm fleet.KeyAlgorithm) error {
+	_, err := signingTemplate(algorithm)
+	return err
+}
+
 // Load returns a key that Generate stored. It does not need the TPM, which the
 // key does when it signs. Errors wrap ErrFormat.
 func (t *TPM) Load(der []byte) (crypto.Signer, error) {

@@ -37,6 +37,10 @@ func (t *TPM) Name() string { return "tpm" }
 // PEMType returns PEMType.
 func (t *TPM) PEMType() string { return PEMType }
 
+// Check reports why keys cannot be made, nil if the TPM is there and has a
+// storage root key.
+func (t *TPM) Check() error { return t.with(srkHandle, func(*root) error { return nil }) }
+
 // root is the storage root key, while it is in use.
 type root struct {
 	c      *channel

@@ -30,8 +30,7 @@ type object struct {
 	Private   []byte
 }
 
-// The types of an object, {joint-iso-itu-t(2) international-organizations(23)
-// 133 10 1}, which is the TCG's.
+// The types of an object, in the arc 2.23.133 of the TCG.
 func oidLoadable() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 23, 133, 10, 1, 3} }
 func oidSealed() asn1.ObjectIdentifier   { return asn1.ObjectIdentifier{2, 23, 133, 10, 1, 5} }
 

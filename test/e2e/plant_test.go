@@ -133,6 +133,7 @@ type node struct {
 	addr  string // of the server
 	clock clock
 	algo  fleet.KeyAlgorithm
+	keys  []agent.KeyStore // nil: files
 	agent *agent.Agent
 	stop  func()
 }
@@ -190,7 +191,7 @@ func (p *plant) commissionGeneration(n *node, generation uint32) {
 func (n *node) open() *agent.Agent {
 	n.p.t.Helper()
 	n.agent = value[*agent.Agent](n.p.t)(agent.Open(agent.Config{
-		Dir: n.dir, Random: rand.Reader, Now: n.clock.now, Log: quiet(), Version: "test", Key: n.algo,
+		Dir: n.dir, Random: rand.Reader, Now: n.clock.now, Log: quiet(), Version: "test", Key: n.algo, KeyStores: n.keys,
 	}))
 	return n.agent
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/pin"
 	"github.com/edgeclm/edgeclm/internal/provision"
+	"github.com/edgeclm/edgeclm/internal/tpm"
 )
 
 // app is what all commands share.
@@ -83,6 +84,8 @@ func explain(err error) error {
 		{ibc.ErrKey, clikit.ExitFailed, "the file is no work of this PKG: bring it again from the PKG"},
 		{bundle.ErrFormat, clikit.ExitFailed, "bring the file again from the PKG"},
 		{bundle.ErrVersion, clikit.ExitFailed, "install a later release of devagent"},
+		{tpm.ErrOther, clikit.ExitFailed, "put the device's own TPM and card together again, or provision it anew"},
+		{tpm.ErrUnavailable, clikit.ExitFailed, "check --tpm-device, and that this user may open it (group tss in Debian)"},
 		{agent.ErrState, clikit.ExitFailed, "the data directory is damaged: bring it back from a copy, or provision a new one"},
 		{provision.ErrFile, clikit.ExitFailed, "the data directory is damaged: bring it back from a copy, or provision a new one"},
 	} {

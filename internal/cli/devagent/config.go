@@ -33,6 +33,8 @@ type config struct {
 	TLSEndpoint     string        `yaml:"tls_endpoint"`       // host:port where a service serves the active pair; "": none
 	FirstBootDir    string        `yaml:"first_boot_dir"`     // where a memory card brings a bundle; "": nowhere
 	ParamsID        string        `yaml:"params_id"`          // that bundles must be of; "": any PKG's, on first use
+	KeyStore        string        `yaml:"key_store"`          // of new keys, see keyStores
+	TPMDevice       string        `yaml:"tpm_device"`         // character device or UNIX socket
 
 	Consumers []fileConsumer `yaml:"consumers"` // of the file alone
 }
@@ -65,6 +67,7 @@ func (c *config) serving() *pflag.FlagSet {
 	f.StringVar(&c.FirstBootDir, "first-boot-dir", "/boot/firmware/edgeclm", "where a memory card brings the first key bundle; empty: nowhere")
 	f.StringVar(&c.ParamsID, "params-id", "", "params_id that a bundle must be of, in hex")
 	f.BoolVar(&c.LabAllowRSA1024, "lab-allow-rsa-1024", false, "make RSA-1024 keys on request, as the paper measured them")
+	f.StringVar(&c.KeyStore, "key-store", keyStoreFile, "where new private keys live: file or tpm")
 	return f
 }
 
@@ -82,7 +85,7 @@ func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (config, error) {
 		return config{}, err
 	}
 	var c config
-	settings := []*pflag.FlagSet{c.common(), c.serving()}
+	settings := []*pflag.FlagSet{c.common(), c.serving(), c.keys()}
 	if err := clikit.DecodeConfig(data, &c); err != nil {
 		return config{}, fmt.Errorf("%s: %w", path, err)
 	}
@@ -135,8 +138,12 @@ func (c config) validate() error {
 	case c.Key == string(fleet.RSA1024) && !c.LabAllowRSA1024:
 		return fmt.Errorf("key: %s is for laboratories only, see --lab-allow-rsa-1024", c.Key)
 	}
-	if _, err := fleet.ParseKeyAlgorithm(c.Key); err != nil {
+	key, err := fleet.ParseKeyAlgorithm(c.Key)
+	if err != nil {
 		return fmt.Errorf("key: %w", err)
+	}
+	if err := checkKeyStore(c.KeyStore, key); err != nil {
+		return err
 	}
 	if c.TLSEndpoint != "" {
 		if err := checkEndpoint(c.TLSEndpoint); err != nil {

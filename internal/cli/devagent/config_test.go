@@ -77,6 +77,7 @@ func FuzzConfig(f *testing.F) {
 		var c config
 		c.common()
 		c.serving()
+		c.keys()
 		if clikit.DecodeConfig(data, &c) == nil && c.validate() == nil && (c.HookTimeout <= 0 || c.Key == "") {
 			t.Errorf("accepted %+v", c)
 		}

@@ -67,7 +67,7 @@ func TestStatusJSON(t *testing.T) {
 	for key, value := range map[string]any{
 		"identity": d.id.String(), "params_id": d.paramsID,
 		"version": clikit.Version().Version, "last_error": nil, "rolled_back": nil, "clock": "plausible",
-		"active": map[string]any{"serial": "0101", "sha256": first, "not_after": d.notAfter.Format(time.RFC3339), "key_matches": true},
+		"active": map[string]any{"serial": "0101", "sha256": first, "not_after": d.notAfter.Format(time.RFC3339), "key_matches": true, "key_store": "file"},
 		"staged": map[string]any{"serial": "0102", "sha256": second, "not_after": d.notAfter.Format(time.RFC3339)},
 	} {
 		if !reflect.DeepEqual(got[key], value) {

@@ -15,6 +15,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/provision"
+	"github.com/edgeclm/edgeclm/internal/tpm"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -35,7 +36,13 @@ of its own, with files where the service looks for them.
 
 Before that, serve looks into first-boot-dir: a key bundle that a memory card
 brought there, with its PIN in pin.txt if it is sealed to one, becomes the
-device's identity; then both files are wiped.`,
+device's identity; then both files are wiped.
+
+
+With --key-store tpm the private keys of new certificates are made in the TPM of
+the device and never exist outside: key.pem then holds what OpenSSL's tpm2
+provider loads. Keys that are there already stay where they are until they are
+renewed.`,
 		Example: `  devagent serve --listen 0.0.0.0:5684 --reload-hook "systemctl reload nginx"`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -47,6 +54,7 @@ device's identity; then both files are wiped.`,
 		},
 	}
 	cmd.Flags().AddFlagSet(new(config).serving())
+	cmd.Flags().AddFlagSet(new(config).keys())
 	var keys []string
 	for _, k := range fleet.KeyAlgorithms() {
 		keys = append(keys, string(k))
@@ -64,6 +72,12 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 	address, err := net.ResolveUDPAddr("udp", c.Listen)
 	if err != nil {
 		return clikit.WithHint(clikit.Usage("listen: %w", err), "give --listen HOST:PORT")
+	}
+	if c.KeyStore == keyStoreTPM {
+		// The agent serves without it too, and says what is wrong.
+		if err := tpm.New(c.TPMDevice).Check(); err != nil {
+			log.Error("the TPM cannot be used", "device", c.TPMDevice, "error", err)
+		}
 	}
 	firstBoot := a.firstBoot(c, log)
 	if err := c.existing(); err != nil {
@@ -102,6 +116,7 @@ func (a *app) agentConfig(c config, log *slog.Logger) (agent.Config, error) {
 	cfg := agent.Config{
 		Dir: c.DataDir, Random: a.Random, Now: a.Now, Log: log, Version: clikit.Version().Version,
 		Key: fleet.KeyAlgorithm(c.Key), LabAllowRSA1024: c.LabAllowRSA1024, Endpoint: c.TLSEndpoint,
+		KeyStores: a.keyStores(c),
 	}
 	return cfg, clikit.WithCode(a.join(c, log, &cfg), clikit.ExitUsage)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the device's identity and certificates",
 		Long: `status reads the data directory, whether an agent runs on it or not. It needs
@@ -32,6 +32,8 @@ no network.`,
 			return explain(a.status(c))
 		},
 	}
+	cmd.Flags().AddFlagSet(new(config).keys())
+	return cmd
 }
 
 // status is the result of status; what is absent is null.
@@ -55,7 +57,8 @@ type certificate struct {
 
 type activePair struct {
 	certificate
-	KeyMatches bool `json:"key_matches"`
+	KeyMatches bool   `json:"key_matches"`
+	KeyStore   string `json:"key_store"`
 }
 
 func describe(c *x509.Certificate) certificate {
@@ -67,7 +70,7 @@ func (a *app) status(c config) error {
 	if err := agent.CheckReset(c.DataDir); err != nil {
 		return err
 	}
-	r, err := agent.Inspect(c.DataDir, a.Now())
+	r, err := agent.Inspect(c.DataDir, a.Now(), a.keyStores(c)...)
 	if err != nil {
 		return err
 	}
@@ -81,11 +84,12 @@ func (a *app) status(c config) error {
 	fields := []clikit.Field{{Name: "identity", Value: identity}, {Name: "params_id", Value: params}, {Name: "version", Value: s.Version}}
 	add := func(name, value string) { fields = append(fields, clikit.Field{Name: name, Value: value}) }
 	if r.Active != nil {
-		s.Active = &activePair{describe(r.Active), r.KeyFits}
+		s.Active = &activePair{describe(r.Active), r.KeyFits, r.KeyStore}
 		add("active", s.Active.SHA256.String())
 		add("serial", s.Active.Serial)
 		add("not_after", s.Active.NotAfter.Format(time.RFC3339))
 		add("key_matches", strconv.FormatBool(r.KeyFits))
+		add("key_store", r.KeyStore)
 	} else {
 		add("active", "")
 	}
