@@ -141,7 +141,7 @@ func flat(c Config) any {
 		n           int
 		d           [4]time.Duration
 		p           enrol.Policy
-	}{string(c.Output), c.LogFormat, [3]bool{c.NoInput, c.Quiet, c.Verbose}, c.Concurrency, [4]time.Duration{c.Timeout, c.CATimeout, c.Device.Handshake, c.Device.Exchange}, c.Policy}
+	}{string(c.Output), c.LogFormat, [3]bool{c.NoInput, c.Quiet, c.Verbose}, c.Concurrency, [5]time.Duration{c.Timeout, c.CATimeout, c.ProbeWithin, c.Device.Handshake, c.Device.Exchange}, c.Policy}
 }
 
 // Every setting is described in the documentation.

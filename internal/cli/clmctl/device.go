@@ -17,9 +17,9 @@ func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "device",
 		Aliases: []string{"devices"},
-		Short:   "Look at the inventory",
+		Short:   "Look at the inventory, and have a device go back",
 	}
-	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand())
+	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand(), a.deviceRollbackCommand())
 	return cmd
 }
 
