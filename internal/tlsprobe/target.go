@@ -12,8 +12,8 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 )
 
-// maxEndpoint bounds an endpoint in bytes: a host name of 253, a colon, a port.
-const maxEndpoint = 260
+// maxEndpoint bounds an endpoint in bytes: a host of 255, a colon, a port.
+const maxEndpoint = 261
 
 // maxAllowed bounds what an operator may allow.
 const maxAllowed = 256
