@@ -17,7 +17,7 @@ func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "device",
 		Aliases: []string{"devices"},
-		Short:   "Look at the inventory, and have a device go back",
+		Short:   "Look at the inventory, and act on single devices",
 	}
 	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand(), a.deviceRollbackCommand())
 	return cmd
