@@ -35,6 +35,9 @@ func (a *Agent) Activate(ctx context.Context, peer ibc.Identity, id enrol.ID, ce
 			if !st.Pending.holds(id, certificate) {
 				return refuse(enrol.ProblemConflict, "that certificate is not the verified one of enrolment %s", id)
 			}
+			if err := a.stillTrusted(st); err != nil {
+				return err
+			}
 			if err := a.settle(ctx, st); err != nil {
 				return err
 			}

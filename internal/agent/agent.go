@@ -198,15 +198,6 @@ func (a *Agent) paths(st state) Paths {
 	}
 }
 
-// anchors returns the device's trust anchors: the bundle's, else the pinned
-// ones, else none yet.
-func (a *Agent) anchors(st state) [][]byte {
-	if anchors := a.present().Anchors; len(anchors) > 0 {
-		return anchors
-	}
-	return st.Anchors
-}
-
 // current returns the state as it was committed last.
 func (a *Agent) current() state {
 	a.mu.Lock()

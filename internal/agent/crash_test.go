@@ -27,6 +27,9 @@ type crasher struct {
 	certs map[byte][][]byte
 	shas  map[byte][32]byte
 	may   map[[32]byte]bool // certificates that may be active
+
+	spare  *authority
+	bridge []byte // the spare's root, cross-signed
 }
 
 // step is one request of the CLM, or a deed of the technician. It may be
@@ -126,6 +129,25 @@ func doPeers(c *crasher) error {
 	return c.agent.Remember([32]byte{7}, peer)
 }
 
+// doStatement brings the anchors and demands that they are in force.
+func doStatement(serial uint64) step {
+	return func(c *crasher) error {
+		err := c.statement(stated(c.t, serial, "plc-*", c.ca.root.Raw, c.spare.root.Raw))
+		if s := c.status(); err == nil && (s.AnchorSerial != serial || len(s.Anchors) != 2) {
+			c.t.Errorf("statement %d was accepted, the status says %d with %d anchors", serial, s.AnchorSerial, len(s.Anchors))
+		}
+		return err
+	}
+}
+
+func doCrossSigned(c *crasher) error {
+	err := c.crossSigned(c.bridge)
+	if s := c.status(); err == nil && len(s.Anchors) != 2 {
+		c.t.Errorf("the root was accepted, the status lists %d anchors", len(s.Anchors))
+	}
+	return err
+}
+
 func doStart(c *crasher) error {
 	c.kill()
 	c.start()
@@ -174,6 +196,8 @@ func TestCrash(t *testing.T) {
 		{"rollback without room", join(provisioned, enrolSteps(1), enrolSteps(2), []step{doCSR(3)}), []step{doRollback(2)}, 1, 2},
 		{"failing hook", join(provisioned, enrolSteps(1), stageSteps(2)), []step{doFailingActivate(2), doActivate(2)}, 2, 2},
 		{"failing first hook", join(provisioned, stageSteps(1)), []step{doFailingActivate(1), doActivate(1)}, 1, 1},
+		{"cross-signed root, statement", join(provisioned, enrolSteps(1)), []step{doCrossSigned, doStatement(3)}, 1, 1},
+		{"later statement", join(provisioned, []step{doStatement(3)}, enrolSteps(1)), []step{doStatement(4)}, 1, 1},
 		{"three starts", join(provisioned, enrolSteps(1), stageSteps(2), []step{doActivate(2), doStart}), []step{doStart}, 1, 2},
 		{"later bundle and peers", join(provisioned, enrolSteps(1)), []step{doProvision(2), doPeers}, 1, 1},
 	} {
@@ -208,6 +232,8 @@ func newCrasher(t testing.TB, dir string) *crasher {
 		csrs: map[byte][]byte{}, certs: map[byte][][]byte{}, shas: map[byte][32]byte{}, may: map[[32]byte]bool{},
 	}
 	c.cfg = agent.Config{Dir: dir, Reload: c.hook.run}
+	c.spare = newAuthority(t, "spare")
+	c.bridge = c.ca.crossSign(t, c.spare.root)
 	return c
 }
 
@@ -215,7 +241,7 @@ func newCrasher(t testing.TB, dir string) *crasher {
 func (c *crasher) clone(t testing.TB, dir string) *crasher {
 	t.Helper()
 	out := newCrasher(t, dir)
-	out.ca = c.ca
+	out.ca, out.spare, out.bridge = c.ca, c.spare, c.bridge
 	for n := range c.csrs {
 		out.csrs[n], out.certs[n], out.shas[n] = c.csrs[n], c.certs[n], c.shas[n]
 	}

@@ -269,13 +269,8 @@ func (a *Agent) resolveCA(st state, req enrol.CSRRequest) ([]byte, error) {
 	if len(anchors) == 0 {
 		return ca, nil
 	}
-	for _, anchor := range anchors {
-		if sha256.Sum256(anchor) == sha256.Sum256(ca) {
-			return ca, nil
-		}
-		if _, err := enrol.VerifyChain(anchor, parsed, nil); err == nil {
-			return ca, nil
-		}
+	if slices.ContainsFunc(anchors, func(anchor []byte) bool { return leads(anchor, parsed) }) {
+		return ca, nil
 	}
 	return nil, refuse(enrol.ProblemForbidden, "the CA %q leads to no trust anchor of this device", parsed.Subject)
 }

@@ -35,9 +35,12 @@ type state struct {
 	Phase phase  `json:"phase,omitempty"`
 	Trial *trial `json:"trial,omitempty"` // nil: the active pair is final
 
-	// Anchors are those pinned at the first confirmation; a bundle's go first.
-	Anchors   [][]byte  `json:"anchors,omitempty"`
-	NotBefore time.Time `json:"not_before,omitzero"` // lower bound of the time
+	// Anchors are those pinned at the first confirmation, or those of the
+	// Statement; see anchorsOf.
+	Anchors     [][]byte         `json:"anchors,omitempty"`
+	Statement   *anchorStatement `json:"anchor_statement,omitempty"` // nil: none yet
+	CrossSigned []crossSigned    `json:"cross_signed,omitempty"`     // in the order of their arrival
+	NotBefore   time.Time        `json:"not_before,omitzero"`        // lower bound of the time
 
 	LastError    string        `json:"last_error,omitempty"`
 	GivenUp      []byte        `json:"given_up,omitempty"` // SHA-256 of the certificate rolled back since the last activation

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/provision"
@@ -29,6 +30,9 @@ func (a *Agent) Status(_ context.Context, _ ibc.Identity) (enrol.DeviceStatus, e
 	}
 	for _, anchor := range a.anchors(st) {
 		s.Anchors = append(s.Anchors, sha256.Sum256(anchor))
+	}
+	if st.Statement != nil {
+		s.AnchorSerial = st.Statement.Serial
 	}
 	for _, p := range []*pair{st.Pending, st.Active} {
 		if p != nil && s.Enrolment == nil {
@@ -84,6 +88,9 @@ type Report struct {
 	// activation; nil: none.
 	RolledBack *[32]byte
 	Clock      enrol.ClockState
+
+	Anchors      []bundle.Hash // SHA-256 of the trust anchors
+	AnchorSerial uint64        // of the anchor statement accepted last; 0: none
 }
 
 // Inspect reads a state directory without changing it, whether an agent runs
@@ -105,6 +112,12 @@ func Inspect(path string, now time.Time, keys ...KeyStore) (Report, error) {
 	r.LastError, r.RolledBack, r.Clock = st.LastError, st.rolledBack(), st.clock(now)
 	if damage != nil {
 		r.LastError = clip(damage.Error())
+	}
+	if b != nil {
+		r.Anchors = bundle.AnchorHashes(anchorsOf(b.Anchors, st))
+	}
+	if st.Statement != nil {
+		r.AnchorSerial = st.Statement.Serial
 	}
 	if st.Pending != nil {
 		r.Staged = st.Pending.leaf

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -143,9 +144,16 @@ func (a *Agent) verify(st state, req enrol.VerifyRequest) (keptKey, *x509.Certif
 	for _, anchor := range anchors {
 		var leaf *x509.Certificate
 		var chain []*x509.Certificate
-		if leaf, chain, err = enrol.PreVerify(want, certificates, anchor); err == nil {
-			return key, leaf, chain, nil
+		if leaf, chain, err = enrol.PreVerify(want, certificates, anchor); err != nil {
+			continue
 		}
+		// What serves the certificate presents the CA that was named, too.
+		if !bytes.Equal(anchor, ca.Raw) {
+			if _, _, err = enrol.PreVerify(want, certificates, ca.Raw); err != nil {
+				continue
+			}
+		}
+		return key, leaf, chain, nil
 	}
 	return key, nil, nil, unverified(err)
 }

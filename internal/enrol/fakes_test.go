@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"math/big"
 	"testing"
@@ -30,7 +31,6 @@ type world struct {
 	master *ibc.MasterSecret
 	device *model
 	ca     *fakeCA
-	prober *prober
 	store  enrol.Store
 	queue  enrol.DeliveryStore
 	runner *enrol.Runner
@@ -75,8 +75,6 @@ type model struct {
 	deaf        bool                       // takes a bundle, but gives no answer
 	stubborn    bool                       // takes a bundle, but goes on as before
 	confirmed   bool
-	endpoint    string // where TLS serves the certificate
-	lastError   string
 }
 
 type slot struct {
@@ -198,7 +196,7 @@ func (m *model) Activate(_ context.Context, id enrol.ID, sha [32]byte, _ time.Du
 		return &enrol.DeviceError{Problem: enrol.ProblemRolledBack, Detail: "the hook exited with 1"}
 	}
 	if s != m.active {
-		m.previous, m.active, m.pending, m.confirmed, m.lastError = m.active, s, nil, false, ""
+		m.previous, m.active, m.pending, m.confirmed = m.active, s, nil, false
 	}
 	return nil
 }
@@ -211,33 +209,14 @@ func (m *model) Confirm(_ context.Context, id enrol.ID, sha [32]byte) error {
 	if m.active == nil || m.active.id != id || sha256.Sum256(m.active.certificate) != sha {
 		return &enrol.DeviceError{Problem: enrol.ProblemConflict, Detail: "it is not the active certificate"}
 	}
-	m.confirmed = true
+	m.previous, m.confirmed = nil, true
 	return nil
 }
 
 // rollBack is what the device's timer does.
-func (m *model) rollBack() {
-	m.pending, m.active, m.previous, m.confirmed = m.active, m.previous, nil, true
-	m.lastError = "not confirmed within 10m0s"
-}
+func (m *model) rollBack() { m.pending, m.active, m.previous = m.active, m.previous, nil }
 
-func (m *model) Rollback(_ context.Context, id enrol.ID, sha [32]byte) error {
-	if err := m.enter("rollback"); err != nil {
-		return err
-	}
-	defer m.w.point()
-	switch {
-	case m.pending != nil && m.pending.id == id:
-		return nil
-	case m.active == nil || m.active.id != id || sha256.Sum256(m.active.certificate) != sha:
-		return &enrol.DeviceError{Problem: enrol.ProblemConflict, Detail: "it is not the active certificate"}
-	case m.previous == nil:
-		return &enrol.DeviceError{Problem: enrol.ProblemConflict, Detail: "there is no previous pair"}
-	}
-	m.rollBack()
-	m.lastError = "rolled back by clm-1"
-	return nil
-}
+func (m *model) Rollback(context.Context, enrol.ID, [32]byte) error { return errors.New("not used") }
 
 func (m *model) DeliverBundle(_ context.Context, sealed []byte) error {
 	if err := m.enter("bundle"); err != nil {
@@ -263,17 +242,10 @@ func (m *model) DeliverAnchors(context.Context, enrol.AnchorChange) error {
 }
 
 func (m *model) Status(context.Context) (enrol.DeviceStatus, error) {
-	call := "status"
-	if m.active != nil && !m.confirmed {
-		call = "read back"
-	}
-	if err := m.enter(call); err != nil {
+	if err := m.enter("status"); err != nil {
 		return enrol.DeviceStatus{}, err
 	}
-	status := enrol.DeviceStatus{
-		Identity: m.Identity(), Endpoint: m.endpoint, LastError: m.lastError,
-		KeyAndCSR: time.Millisecond, Verification: time.Microsecond,
-	}
+	status := enrol.DeviceStatus{Identity: m.Identity(), KeyAndCSR: time.Millisecond, Verification: time.Microsecond}
 	if m.active != nil {
 		status.Active = &enrol.DeviceCertificate{SHA256: sha256.Sum256(m.active.certificate)}
 	}

@@ -19,7 +19,6 @@ type session struct {
 	e      *Enrolment
 	d      fleet.Device
 	dev    Device  // nil until first needed, or after it broke
-	met    bool    // the device was asked what it has
 	csr    []byte  // nil after a restart
 	events []Event // not stored yet
 
@@ -73,16 +72,7 @@ func (s *session) dial(ctx context.Context) error {
 			return err
 		}
 	}
-	if !s.e.State.Final() {
-		s.e.Identity = s.dev.Identity()
-	}
-	if s.met {
-		return nil
-	}
-	if err := s.meet(ctx); err != nil {
-		return err
-	}
-	s.met = true
+	s.e.Identity = s.dev.Identity()
 	return nil
 }
 
@@ -103,10 +93,7 @@ func (s *session) moveTo(next State, began time.Time) {
 		At: now, Device: s.e.Device, Enrolment: s.e.ID, State: s.e.State, Kind: EventProgress,
 		Message: string(next), Took: now.Sub(began),
 	})
-	s.e.State, s.e.NextTry, s.e.LastError = next, time.Time{}, ""
-	if next != Activated { // which may be taken back, and is then no progress
-		s.e.Tries = 0
-	}
+	s.e.State, s.e.Tries, s.e.NextTry, s.e.LastError = next, 0, time.Time{}, ""
 }
 
 func (s *session) warn(message string) {

@@ -18,8 +18,9 @@ import (
 
 // Types of ledger entries.
 const (
-	typeInit  = "init"
-	typeIssue = "issue"
+	typeInit   = "init"
+	typeIssue  = "issue"
+	typeAnchor = "anchor"
 )
 
 // Entry is one fact of the ledger.
@@ -30,7 +31,7 @@ type Entry struct {
 }
 
 // Fact is the body of a ledger entry: an "init", which is the first and only
-// one of its kind, or an "issue".
+// one of its kind, an "issue" or an "anchor".
 type Fact struct {
 	Type string `json:"type"`
 	// Lab: it was done on a machine that was not air-gapped.
@@ -40,13 +41,20 @@ type Fact struct {
 	Params   *ibc.Params `json:"params,omitempty"`
 	Recovery *Hash       `json:"recovery_sha256,omitempty"`
 
-	// Of an issue. The payload is the signed part of the bundle.
+	// Of an issue or an anchor: the signed part of the bundle or statement.
+	Payload *Hash `json:"payload_sha256,omitempty"`
+
+	// Of an issue.
 	Identity  *ibc.Identity     `json:"identity,omitempty"`
-	Payload   *Hash             `json:"payload_sha256,omitempty"`
 	Recipient *Hash             `json:"recipient_sha256,omitempty"`
 	Address   string            `json:"address,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	Names     []fleet.Name      `json:"names,omitempty"`
+
+	// Of an anchor.
+	Serial  uint64         `json:"serial,omitempty"`
+	Pattern bundle.Pattern `json:"pattern,omitempty"`
+	Anchors []Hash         `json:"anchors_sha256,omitempty"`
 }
 
 // Ledger is a ledger that was read and found whole.
@@ -55,6 +63,7 @@ type Ledger struct {
 	Entries []Entry
 	Log     *hashlog.Log
 	latest  map[bundle.Subject]uint64 // index of the latest issue
+	anchor  uint64                    // index of the latest anchor statement; 0: none
 }
 
 // ReadParams reads the public parameters of a PKG's directory.
@@ -123,15 +132,25 @@ func (l *Ledger) add(e hashlog.Entry) error {
 		err = l.checkInit(entry.Fact)
 	case entry.Type == typeIssue:
 		err = l.checkIssue(entry.Fact)
+	case entry.Type == typeAnchor:
+		err = l.checkAnchor(entry.Fact)
 	}
 	if err != nil {
 		return err
 	}
-	l.Entries = append(l.Entries, entry)
-	if entry.Type == typeIssue {
-		l.latest[subject(*entry.Identity)] = entry.Index
-	}
+	l.append(entry)
 	return nil
+}
+
+// append adds an entry that was checked, or made here.
+func (l *Ledger) append(e Entry) {
+	l.Entries = append(l.Entries, e)
+	switch e.Type {
+	case typeIssue:
+		l.latest[subject(*e.Identity)] = e.Index
+	case typeAnchor:
+		l.anchor = e.Index
+	}
 }
 
 func (l *Ledger) checkInit(f Fact) error {

@@ -3,9 +3,11 @@ package pkgen_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,6 +74,9 @@ func TestLedgerAgainstTheRules(t *testing.T) {
 		{"empty", nil, 1, nil},
 		{"an issue without recipient", []json.RawMessage{first, json.RawMessage(`{"type":"issue","identity":"edgeclm/v1/dev/a/e1.g1"}`)}, 2, hashlog.ErrFormat},
 		{"a wrong identity", []json.RawMessage{first, json.RawMessage(`{"type":"issue","identity":"edgeclm/v1/dev/A/e1.g1"}`)}, 2, hashlog.ErrFormat},
+		{"a statement without payload", []json.RawMessage{first, json.RawMessage(`{"type":"anchor","serial":1}`)}, 2, hashlog.ErrFormat},
+		{"a serial number again", []json.RawMessage{first, anchorBody(3), anchorBody(3)}, 3, hashlog.ErrFormat},
+		{"a serial number falls", []json.RawMessage{first, anchorBody(3), anchorBody(2)}, 3, hashlog.ErrFormat},
 		{"an init without parameters", []json.RawMessage{json.RawMessage(`{"type":"init"}`)}, 1, hashlog.ErrFormat},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -88,12 +93,17 @@ func TestLedgerAgainstTheRules(t *testing.T) {
 	}
 	// A kind of entry that a later release adds is passed over.
 	path := filepath.Join(t.TempDir(), "ledger.jsonl")
-	if err := writeLedger(t, path, m, first, json.RawMessage(`{"type":"anchor","serial":1}`), issueBody(t, "a", 1, 1)); err != nil {
+	if err := writeLedger(t, path, m, first, json.RawMessage(`{"type":"later","serial":1}`), issueBody(t, "a", 1, 1)); err != nil {
 		t.Fatal(err)
 	}
 	if l, err := pkgen.ReadLedger(path, m.Params()); err != nil || len(l.Entries) != 3 {
 		t.Errorf("an unknown type: %v", err)
 	}
+}
+
+// anchorBody is the entry of a statement.
+func anchorBody(serial int) json.RawMessage {
+	return fmt.Appendf(nil, `{"type":"anchor","payload_sha256":%q,"serial":%d,"pattern":"*"}`, strings.Repeat("ab", 32), serial)
 }
 
 // FuzzLedger feeds bodies that the PKG signed.
@@ -102,7 +112,8 @@ func FuzzLedger(f *testing.F) {
 	first := initBody(f, m)
 	f.Add([]byte(issueBody(f, "a", 1, 1)), []byte(issueBody(f, "a", 2, 1)))
 	f.Add([]byte(`{"type":"issue"}`), []byte(first))
-	f.Add([]byte(`{}`), []byte(`{"type":"anchor"}`))
+	f.Add([]byte(`{}`), []byte(`{"type":"later"}`))
+	f.Add([]byte(anchorBody(1)), []byte(anchorBody(1)))
 	path := filepath.Join(f.TempDir(), "ledger.jsonl")
 	f.Fuzz(func(t *testing.T, one, two []byte) {
 		if writeLedger(t, path, m, first, one, two) != nil {

@@ -221,9 +221,7 @@ func (p *PKG) record(facts []Fact) error {
 		return err
 	}
 	for _, f := range facts {
-		e := Entry{Index: uint64(len(p.Ledger.Entries)) + 1, Time: now.UTC(), Fact: f}
-		p.Ledger.Entries = append(p.Ledger.Entries, e)
-		p.Ledger.latest[subject(*f.Identity)] = e.Index
+		p.Ledger.append(Entry{Index: uint64(len(p.Ledger.Entries)) + 1, Time: now.UTC(), Fact: f})
 	}
 	p.Ledger.Log.Advance(next)
 	return nil

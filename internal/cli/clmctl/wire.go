@@ -18,7 +18,6 @@ import (
 	"github.com/edgeclm/edgeclm/internal/scep"
 	"github.com/edgeclm/edgeclm/internal/store"
 	"github.com/edgeclm/edgeclm/internal/store/sqlite"
-	"github.com/edgeclm/edgeclm/internal/tlsprobe"
 )
 
 // inventory is what the commands need of the store beside the core's part.
@@ -62,13 +61,16 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, err
 	}
-	name := identity.Identity.Name
-	identity.Key.Destroy()
+	defer identity.Key.Destroy()
+	dialer, err := a.dialer(s, identity)
+	if err != nil {
+		return nil, err
+	}
 	ca, err := s.dir.authority()
 	if err != nil {
 		return nil, err
 	}
-	ra, err := s.dir.ra(name, a.Random)
+	ra, err := s.dir.ra(identity.Identity.Name, a.Random)
 	if err != nil {
 		return nil, err
 	}
@@ -80,45 +82,22 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, fmt.Errorf("CA %s: %w", ca.Name, err)
 	}
-	w, err := a.contact(ctx, s, log)
-	if err != nil {
-		client.Close()
-		return nil, err
-	}
-	w.runner.CA, w.runner.CAName = client, ca.Name
-	closeContact := w.close
-	w.close = func() error {
-		client.Close()
-		return closeContact()
-	}
-	return w, nil
-}
-
-// contact puts together what speaks to devices and needs no CA. The caller
-// closes it.
-func (a *app) contact(ctx context.Context, s *site, log *slog.Logger) (*works, error) {
-	identity, err := s.dir.identity()
-	if err != nil {
-		return nil, err
-	}
-	defer identity.Key.Destroy()
-	dialer, err := a.dialer(s, identity)
-	if err != nil {
-		return nil, err
-	}
 	devices, err := s.dir.inventory(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	r := &enrol.Runner{
-		Store: devices, Deliveries: devices,
-		Dialer: dialer, Profiles: s.Profiles, Policy: s.Policy,
-		Params: findParams(dialer.Params), Now: a.Now, Random: a.Random, Log: log,
-	}
-	if s.ProbeWithin > 0 {
-		r.Prober = &tlsprobe.Prober{Within: s.ProbeWithin, Allowed: s.ProbeAllow, Log: log}
-	}
-	return &works{runner: r, inventory: devices, close: devices.Close}, nil
+	return &works{
+		runner: &enrol.Runner{
+			Store: devices, Deliveries: devices,
+			Dialer: dialer, CA: client, CAName: ca.Name, Profiles: s.Profiles, Policy: s.Policy,
+			Params: findParams(dialer.Params), Now: a.Now, Random: a.Random, Log: log,
+		},
+		inventory: devices,
+		close: func() error {
+			client.Close()
+			return devices.Close()
+		},
+	}, nil
 }
 
 // dialer returns the CLM's end of the channels to devices.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/agent"
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 )
@@ -60,6 +61,7 @@ func TestStatusJSON(t *testing.T) {
 	first := d.activate(1)
 	second := d.stage(2)
 	d.close()
+	anchor := bundle.Hash(sha256.Sum256(d.ca.Raw))
 	got := map[string]any{}
 	if code, errs := run(t, &got, "--data-dir", d.dir, "status", "-o", "json"); code != 0 || errs != "" {
 		t.Fatalf("exit %d: %s", code, errs)
@@ -67,7 +69,8 @@ func TestStatusJSON(t *testing.T) {
 	for key, value := range map[string]any{
 		"identity": d.id.String(), "params_id": d.paramsID,
 		"version": clikit.Version().Version, "last_error": nil, "rolled_back": nil, "clock": "plausible",
-		"active": map[string]any{"serial": "0101", "sha256": first, "not_after": d.notAfter.Format(time.RFC3339), "key_matches": true, "key_store": "file"},
+		"active":  map[string]any{"serial": "0101", "sha256": first, "not_after": d.notAfter.Format(time.RFC3339), "key_matches": true, "key_store": "file"},
+		"anchors": []any{anchor.String()}, "anchor_serial": 0.0,
 		"staged": map[string]any{"serial": "0102", "sha256": second, "not_after": d.notAfter.Format(time.RFC3339)},
 	} {
 		if !reflect.DeepEqual(got[key], value) {

@@ -38,15 +38,16 @@ no network.`,
 
 // status is the result of status; what is absent is null.
 type status struct {
-	Identity  *ibc.Identity `json:"identity"`
-	ParamsID  *bundle.Hash  `json:"params_id"`
-	Version   string        `json:"version"`
-	Active    *activePair   `json:"active"`
-	Staged    *certificate  `json:"staged"`
-	LastError *string       `json:"last_error"`
-	// RolledBack is the certificate given up since the last activation.
-	RolledBack *bundle.Hash     `json:"rolled_back"`
-	Clock      enrol.ClockState `json:"clock"`
+	Identity     *ibc.Identity    `json:"identity"`
+	ParamsID     *bundle.Hash     `json:"params_id"`
+	Version      string           `json:"version"`
+	Active       *activePair      `json:"active"`
+	Staged       *certificate     `json:"staged"`
+	Anchors      []bundle.Hash    `json:"anchors"`       // SHA-256 of the trust anchors
+	AnchorSerial uint64           `json:"anchor_serial"` // of the last anchor statement; 0: none
+	LastError    *string          `json:"last_error"`
+	RolledBack   *bundle.Hash     `json:"rolled_back"` // the certificate given up since the last activation
+	Clock        enrol.ClockState `json:"clock"`
 }
 
 type certificate struct {
@@ -74,7 +75,10 @@ func (a *app) status(c config) error {
 	if err != nil {
 		return err
 	}
-	s := status{Identity: r.Identity, Version: clikit.Version().Version, Clock: r.Clock}
+	s := status{
+		Identity: r.Identity, Version: clikit.Version().Version, Clock: r.Clock,
+		Anchors: append([]bundle.Hash{}, r.Anchors...), AnchorSerial: r.AnchorSerial,
+	}
 	identity, params := "", ""
 	if r.Identity != nil {
 		id := bundle.Hash(r.Params.ID())
@@ -100,6 +104,10 @@ func (a *app) status(c config) error {
 		staged = hex.EncodeToString(d.SHA256[:])
 	}
 	add("staged", staged)
+	for _, h := range r.Anchors {
+		add("anchor", h.String())
+	}
+	add("anchor_serial", strconv.FormatUint(r.AnchorSerial, 10))
 	if r.LastError != "" {
 		s.LastError = &r.LastError
 	}

@@ -28,8 +28,8 @@ func (a *app) inspectCommand() *cobra.Command {
 	var o inspectOptions
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "Show what is in a bundle, a manifest or a params.json",
-		Long: `inspect shows a bundle, a manifest or parameters. Of a sealed bundle only the
+		Short: "Show what is in a bundle, a manifest, an anchor statement or a params.json",
+		Long: `inspect shows a bundle, a manifest, an anchor statement or parameters. Of a sealed bundle only the
 outside is known; with the age key or the passphrase that opens it, inspect
 checks it as a device would and shows all of it but the private key.`,
 		Args: cobra.ExactArgs(1),
@@ -57,12 +57,29 @@ func (a *app) runInspect(cmd *cobra.Command, o inspectOptions, path string) erro
 		Suite string `json:"suite"`
 	}
 	if err := json.Unmarshal(data, &probe); err != nil {
-		return fmt.Errorf("%s is neither a bundle nor a manifest nor parameters", path)
+		return fmt.Errorf("%s is neither a bundle nor a manifest, a statement or parameters", path)
 	}
 	if probe.Suite != "" {
 		return a.inspectParams(path, data)
 	}
+	if bundle.IsAnchorStatement(data) {
+		return explain(a.inspectStatement(path, data))
+	}
 	return explain(a.inspectManifest(path, data))
+}
+
+func (a *app) inspectStatement(path string, data []byte) error {
+	params, err := bundle.AnchorParams(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	set, _, err := bundle.ParseAnchors(data, params)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	a.note("signed under params_id %s, epoch %d", set.ParamsID, set.Epoch)
+	view := viewStatement(path, set)
+	return a.render(view, view.fields()...)
 }
 
 func (a *app) inspectParams(path string, data []byte) error {
@@ -77,6 +94,19 @@ func (a *app) inspectParams(path string, data []byte) error {
 		clikit.Field{Name: "params_id", Value: hex.EncodeToString(id[:])},
 		clikit.Field{Name: "ppub", Value: hex.EncodeToString(ppub[:])},
 	)
+}
+
+// inspectAnchors is how trust anchors are shown.
+func inspectAnchors(anchors [][]byte) []inspectedAnchor {
+	out := []inspectedAnchor{}
+	for _, der := range anchors {
+		anchor := inspectedAnchor{SHA256: sha256.Sum256(der)}
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			anchor.Subject = cert.Subject.String()
+		}
+		out = append(out, anchor)
+	}
+	return out
 }
 
 // inspectedManifest is the result for a manifest.
@@ -184,14 +214,7 @@ func inside(b *bundle.Bundle) *inspectedInside {
 	in := &inspectedInside{
 		Identity: b.Identity, PublicKey: hex.EncodeToString(q[:]), ParamsID: hex.EncodeToString(id[:]),
 		Peers: b.Peers, Names: b.Names, Address: b.Address, CLMAddresses: b.CLMAddresses,
-		Recovery: b.RecoveryHash, Recipient: b.Recipient,
-	}
-	for _, der := range b.Anchors {
-		anchor := inspectedAnchor{SHA256: sha256.Sum256(der)}
-		if cert, err := x509.ParseCertificate(der); err == nil {
-			anchor.Subject = cert.Subject.String()
-		}
-		in.Anchors = append(in.Anchors, anchor)
+		Recovery: b.RecoveryHash, Recipient: b.Recipient, Anchors: inspectAnchors(b.Anchors),
 	}
 	return in
 }

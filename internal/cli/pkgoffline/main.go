@@ -56,13 +56,13 @@ func newRoot(s clikit.Streams, d Deps) *cobra.Command {
 master secret, extracts one identity-based private key per device or CLM, and
 seals it into a bundle for a USB stick, with a signed manifest beside them.
 
-Run it on a machine without network: init and issue refuse to open the master
+Run it on a machine without network: init, issue and anchor refuse to open the master
 secret while an interface other than loopback is up. With --lab they warn
 instead; a PKG that was made with --lab remembers it.`,
 	}
 	a.Register(root)
 	root.PersistentFlags().BoolVar(&a.lab, "lab", false, "accept a machine that is not air-gapped; never in production")
-	root.AddCommand(a.initCommand(), a.issueCommand(), a.inspectCommand(), a.verifyCommand(), a.ledgerCommand(), clikit.VersionCommand(&a.Common))
+	root.AddCommand(a.initCommand(), a.issueCommand(), a.anchorCommand(), a.inspectCommand(), a.verifyCommand(), a.ledgerCommand(), clikit.VersionCommand(&a.Common))
 	return root
 }
 

@@ -24,14 +24,14 @@ func (a *app) verifyCommand() *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
 		Use:   "verify [--dir DIR] [PATH...]",
-		Short: "Check a PKG's directory, a medium, a ledger or a manifest, without any secret",
+		Short: "Check a PKG's directory, a medium, a ledger, a manifest or an anchor statement",
 		Long: `verify checks everything that can be checked without a secret and names the
 first line or file that does not hold. A PATH is the directory of a PKG, a
-medium, a ledger or a manifest.
+medium, a ledger, a manifest or an anchor statement.
 
 With --dir, the PKG's directory is checked first, and every PATH is held to its
 parameters and ledger. Otherwise they are taken from --params FILE, from
-params.json beside a ledger, or from the manifest itself: then compare the
+params.json beside a ledger, or from the manifest or the statement itself: then compare the
 params_id that is printed, or give --params-id.`,
 		RunE: func(_ *cobra.Command, args []string) error { return a.runVerify(o, args) },
 	}
@@ -46,11 +46,11 @@ params_id that is printed, or give --params-id.`,
 
 // verified is a line of the result of verify.
 type verified struct {
-	Kind     string `json:"kind"` // pkg, medium, ledger or manifest
+	Kind     string `json:"kind"` // pkg, medium, ledger, manifest or anchor
 	Path     string `json:"path"`
 	ParamsID string `json:"params_id"`
-	Entries  int    `json:"entries"` // of the ledger, or rows of the manifest
-	Ledger   string `json:"ledger"`  // the head
+	Entries  int    `json:"entries"` // of the ledger, rows of the manifest, or anchors of the statement
+	Ledger   string `json:"ledger"`  // the head; "" of a statement
 }
 
 // verifier holds what the paths are checked against.
@@ -63,7 +63,7 @@ type verifier struct {
 
 func (a *app) runVerify(o verifyOptions, paths []string) error {
 	if o.dir == "" && len(paths) == 0 {
-		return clikit.WithHint(clikit.Usage("nothing to verify"), "give --dir DIR or the path of a medium, a ledger or a manifest")
+		return clikit.WithHint(clikit.Usage("nothing to verify"), "give --dir DIR or the path of a medium, a ledger, a manifest or an anchor statement")
 	}
 	var v verifier
 	if o.head != "" {
@@ -131,13 +131,61 @@ func (v *verifier) path(path string) error {
 	case info.IsDir() && (has(pkgen.LedgerFile) || has(pkgen.MasterFile)):
 		return v.pkg(path)
 	case info.IsDir() && has(bundle.ManifestName):
-		return v.medium(path)
+		if err := v.medium(path); err != nil {
+			return err
+		}
+		_, err := v.statements(path)
+		return err
 	case info.IsDir():
+		if found, err := v.statements(path); found || err != nil {
+			return err
+		}
 		return fmt.Errorf("%s holds neither a PKG nor a manifest", path)
 	case filepath.Ext(path) == ".jsonl":
 		return v.ledgerFile(path)
 	}
+	if _, err := bundle.ParseAnchorFileName(filepath.Base(path)); err == nil {
+		return v.statement(path)
+	}
 	return v.manifest(path)
+}
+
+// statements checks the anchor statements of a medium and reports whether there
+// are any.
+func (v *verifier) statements(dir string) (found bool, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		if _, err := bundle.ParseAnchorFileName(e.Name()); err != nil {
+			continue
+		}
+		if err := v.statement(filepath.Join(dir, e.Name())); err != nil {
+			return true, err
+		}
+		found = true
+	}
+	return found, nil
+}
+
+func (v *verifier) statement(path string) error {
+	params := v.params
+	if params == nil {
+		data, err := keyfile.Read(path, bundle.MaxAnchorFile)
+		if err != nil {
+			return err
+		}
+		if params, err = bundle.AnchorParams(data); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	set, err := pkgen.VerifyAnchors(path, params, v.ledger)
+	if err != nil {
+		return err
+	}
+	v.done = append(v.done, verified{"anchor", path, set.ParamsID.String(), len(set.Anchors), ""})
+	return nil
 }
 
 func (v *verifier) pkg(dir string) error {

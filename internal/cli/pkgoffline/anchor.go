@@ -1,0 +1,116 @@
+package pkgoffline
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/pkgen"
+)
+
+type anchorOptions struct {
+	dir, passphraseFile, out, pattern string
+	caFiles                           []string
+}
+
+func (a *app) anchorCommand() *cobra.Command {
+	var o anchorOptions
+	cmd := &cobra.Command{
+		Use:   "anchor --dir DIR --out MEDIUM --pattern PATTERN --ca FILE...",
+		Short: "State which CAs devices shall trust, from now on and no others",
+		Long: `anchor signs a statement with the whole set of trust anchors of the devices whose
+names fit a pattern, records it in the ledger under the next serial number, and
+writes it to the medium. A device accepts it through its CLM (clmctl ca
+rollover) if its serial number is above that of the last statement it accepted;
+the set then replaces whatever the device trusted before.
+
+The pattern is a device name, or a text with one '*', which stands for any
+characters: 'plc-*', '*.bilbao', '*'.
+
+What the latest statement says already is written again under the same serial
+number, so an interrupted run is completed by running it again.`,
+		Example: `  pkg-offline anchor --dir pkg --passphrase-file pass --out usb --pattern 'plc-*' --ca old.pem --ca new.pem`,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return explainRequest(a.runAnchor(cmd.Context(), o)) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
+	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase of the PKG, - for standard input (default: ask)")
+	f.StringVar(&o.out, "out", "", "the medium: a directory, made if need be")
+	f.StringVar(&o.pattern, "pattern", "", "names of the devices that it is for")
+	f.StringArrayVar(&o.caFiles, "ca", nil, "CA certificate to trust, in PEM or DER (repeat for more)")
+	for _, required := range []string{"dir", "out", "pattern", "ca"} {
+		_ = cmd.MarkFlagRequired(required)
+	}
+	return cmd
+}
+
+func (a *app) runAnchor(ctx context.Context, o anchorOptions) error {
+	anchors, err := readAnchors(o.caFiles)
+	if err != nil {
+		return clikit.WithCode(err, clikit.ExitUsage)
+	}
+	public, err := pkgen.ReadPublic(o.dir)
+	if err != nil {
+		return err
+	}
+	connected, err := a.checkAirGap(a.lab || public.Lab())
+	if err != nil {
+		return err
+	}
+	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile, false))
+	if err != nil {
+		return err
+	}
+	p, err := pkgen.Open(a.config(o.dir), passphrase)
+	clear(passphrase)
+	if err != nil {
+		return err
+	}
+	stated, err := p.Anchor(pkgen.AnchorRequest{Medium: o.out, Pattern: bundle.Pattern(o.pattern), Anchors: anchors, Lab: connected})
+	if err := errors.Join(err, p.Close()); err != nil {
+		return err
+	}
+	a.note("statement %d for %s is in %s; the ledger is at %s", stated.Set.Serial, stated.Set.Pattern, stated.File, formatHead(stated.Ledger))
+	view := viewStatement(stated.File, &stated.Set)
+	view.LedgerIndex = stated.Index
+	return a.render(view, view.fields()...)
+}
+
+// statementView is an anchor statement as it is shown.
+type statementView struct {
+	Kind        string            `json:"kind"`
+	File        string            `json:"file"`
+	ParamsID    string            `json:"params_id"`
+	Epoch       uint32            `json:"epoch"`
+	Serial      uint64            `json:"serial"`
+	Pattern     bundle.Pattern    `json:"pattern"`
+	Anchors     []inspectedAnchor `json:"anchors"`
+	LedgerIndex uint64            `json:"ledger_index,omitempty"` // when it was made
+}
+
+func viewStatement(file string, s *bundle.AnchorSet) statementView {
+	return statementView{
+		Kind: "anchor", File: file, ParamsID: hex.EncodeToString(s.ParamsID[:]), Epoch: s.Epoch,
+		Serial: s.Serial, Pattern: s.Pattern, Anchors: inspectAnchors(s.Anchors),
+	}
+}
+
+func (v statementView) fields() []clikit.Field {
+	fields := []clikit.Field{
+		{Name: "file", Value: v.File},
+		{Name: "params_id", Value: v.ParamsID},
+		{Name: "epoch", Value: strconv.FormatUint(uint64(v.Epoch), 10)},
+		{Name: "serial", Value: strconv.FormatUint(v.Serial, 10)},
+		{Name: "pattern", Value: string(v.Pattern)},
+	}
+	for _, anchor := range v.Anchors {
+		fields = append(fields, clikit.Field{Name: "anchor", Value: anchor.Subject + " sha256:" + anchor.SHA256.String()})
+	}
+	return fields
+}
