@@ -18,6 +18,10 @@ type Courier struct {
 	Dialer Dialer
 	Now    func() time.Time
 	Log    *slog.Logger
+	// Visit visits devices for which nothing waits too. A device that has
+	// answered once refuses the earlier keys of this CLM from then on, and is
+	// known to be there under its identity.
+	Visit bool
 }
 
 // ErrNothingQueued says that a device has all that was queued for it.
@@ -49,13 +53,18 @@ func (c *Courier) Run(ctx context.Context, device string, _ bool) Result {
 	if err != nil {
 		return failed(fmt.Errorf("load the deliveries of %s: %w", device, err))
 	}
-	if len(waiting) == 0 {
+	if len(waiting) == 0 && !c.Visit {
 		return skipped(ErrNothingQueued)
 	}
 	h := &handover{c: c, d: d}
 	defer h.hangUp()
 	if h.dev, err = c.Dialer.Dial(ctx, d); err != nil {
 		return failed(fmt.Errorf("connect to %s: %w", device, err))
+	}
+	if len(waiting) == 0 {
+		if err := h.visit(ctx); err != nil {
+			return failed(fmt.Errorf("visit %s: %w", device, err))
+		}
 	}
 	if err := h.run(ctx, waiting); err != nil {
 		return failed(err)
@@ -72,6 +81,18 @@ type handover struct {
 	d       fleet.Device
 	dev     Device // nil if the channel broke
 	failure error  // the first thing that the device did not take
+}
+
+// visit has one request answered, and records whom it met. A device makes our
+// generation its floor before it answers.
+func (h *handover) visit(ctx context.Context) error {
+	if _, err := h.dev.Status(ctx); err != nil {
+		return err
+	}
+	if h.dev.Identity() == h.d.Identity {
+		return nil
+	}
+	return h.c.Queue.RecordDelivery(ctx, Attempt{Device: h.d.Name, At: h.c.Now(), Identity: h.dev.Identity()})
 }
 
 // run hands over all that waits. What a device refuses is recorded, and the

@@ -155,6 +155,26 @@ func TestDeliverySkipped(t *testing.T) {
 	}
 }
 
+// TestVisit: a device for which nothing waits is visited on demand, until it has
+// answered once, and a later identity that it shows is recorded.
+func TestVisit(t *testing.T) {
+	w := newWorld(t)
+	later := w.issue(5)
+	w.device.key = w.device.bundles[string(later.Payload)] // brought by hand
+	c := w.courier()
+	c.Visit = true
+	if r := c.Run(context.Background(), device, false); r.Outcome != enrol.OutcomeDelivered || w.device.calls["status"] != 1 {
+		t.Errorf("%s: %v, %d requests", r.Outcome, r.Err, w.device.calls["status"])
+	}
+	if w.row().Identity.Generation != 5 {
+		t.Errorf("row %s", w.row().Identity)
+	}
+	w.device.refuse["status"] = fmt.Errorf("%w: no answer", enrol.ErrUnreachable)
+	if r := c.Run(context.Background(), device, false); r.Outcome != enrol.OutcomeFailed {
+		t.Errorf("no answer: %s", r.Outcome)
+	}
+}
+
 // TestDeliveryUnreachable: a device that cannot be reached keeps what waits
 // for it, untried.
 func TestDeliveryUnreachable(t *testing.T) {

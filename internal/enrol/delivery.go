@@ -135,7 +135,8 @@ type DeliveryStore interface {
 	RecordDelivery(ctx context.Context, a Attempt) error
 }
 
-// Attempt is one try to hand something over.
+// Attempt is one try to hand something over; without Kind and Version it just
+// says whom we met.
 type Attempt struct {
 	Device  string
 	Kind    DeliveryKind

@@ -40,7 +40,8 @@ const (
 	OutcomeFailed  Outcome = "failed"
 	OutcomePending Outcome = "pending"
 	OutcomeSkipped Outcome = "skipped"
-	// OutcomeDelivered is a Courier's: the device has all that was queued for it.
+	// OutcomeDelivered is a Courier's: the device was reached, and has all that was
+	// queued for it.
 	OutcomeDelivered Outcome = "delivered"
 )
 

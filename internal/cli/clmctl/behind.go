@@ -120,7 +120,7 @@ type behindView struct {
 }
 
 // whoIsBehind lists the devices, among those listed, whose bundle waits.
-func whoIsBehind(ctx context.Context, devices inventory, listed map[string]bool, told *report) ([]behindView, error) {
+func whoIsBehind(ctx context.Context, devices inventory, listed []string, told *report) ([]behindView, error) {
 	waiting, err := waitingBundles(ctx, devices)
 	if err != nil {
 		return nil, err
@@ -138,12 +138,16 @@ func whoIsBehind(ctx context.Context, devices inventory, listed map[string]bool,
 			}
 		}
 	}
+	wanted := map[string]bool{}
+	for _, name := range listed {
+		wanted[name] = true
+	}
 	out := []behindView{}
 	for d, err := range devices.ListDevices(ctx, store.Filter{}) {
 		if err != nil {
 			return nil, err
 		}
-		if listed[d.Name] && d.Next != (ibc.Identity{}) {
+		if wanted[d.Name] && d.Next != (ibc.Identity{}) {
 			out = append(out, behindView{d.Name, d.Identity.String(), d.Next.String(), why[d.Name]})
 		}
 	}
@@ -177,30 +181,30 @@ func devicesAre(n int) string {
 	return devices(n) + " are"
 }
 
-// deliverTo hands over what waits for the devices that want is true of; nil if
-// nothing waits.
-func (a *app) deliverTo(ctx context.Context, s *site, identity *bundle.Bundle, devices inventory, want func(name string) bool) (*report, error) {
-	waiting, err := devices.Outstanding(ctx)
+// somethingWaits returns those of the devices for which something is queued.
+func somethingWaits(ctx context.Context, devices inventory, names []string) ([]string, error) {
+	all, err := devices.Outstanding(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{}
-	for _, d := range waiting {
-		if want(d.Device) && !slices.Contains(p.due[max(0, len(p.due)-1):], d.Device) { // in the order of their names
-			p.due = append(p.due, d.Device)
-		}
+	waits := map[string]bool{}
+	for _, d := range all {
+		waits[d.Device] = true
 	}
-	if len(p.due) == 0 {
-		return nil, nil
-	}
+	return slices.DeleteFunc(names, func(name string) bool { return !waits[name] }), nil
+}
+
+// deliverTo hands over what waits for devices; with visit it visits also those
+// for which nothing does.
+func (a *app) deliverTo(ctx context.Context, s *site, identity *bundle.Bundle, devices inventory, names []string, visit bool) (*report, error) {
 	dialer, err := a.dialer(s, identity)
 	if err != nil {
 		return nil, err
 	}
 	watch, log := a.progress()
-	courier := &enrol.Courier{Store: devices, Queue: devices, Dialer: dialer, Now: a.Now, Log: log}
+	courier := &enrol.Courier{Store: devices, Queue: devices, Dialer: dialer, Now: a.Now, Log: log, Visit: visit}
 	b := &batch{worker: courier, concurrency: s.Concurrency, timeout: s.Timeout, watch: watch}
-	r := b.run(ctx, p)
+	r := b.run(ctx, &plan{due: names})
 	r.delivers = true
 	return r, nil
 }

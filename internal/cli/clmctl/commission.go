@@ -97,14 +97,20 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 	if err != nil {
 		return err
 	}
-	listed := map[string]bool{}
-	for _, r := range delivery.Rows {
-		listed[r.Identity.Name] = true
+	listed := make([]string, len(delivery.Rows))
+	for i, r := range delivery.Rows {
+		listed[i] = r.Identity.Name
 	}
 	var told *report
 	if o.deliver == deliverNow {
-		if told, err = a.deliverTo(ctx, s, identity, devices, func(name string) bool { return listed[name] }); err != nil {
+		waiting, err := somethingWaits(ctx, devices, slices.Sorted(slices.Values(listed)))
+		if err != nil {
 			return err
+		}
+		if len(waiting) > 0 {
+			if told, err = a.deliverTo(ctx, s, identity, devices, waiting, false); err != nil {
+				return err
+			}
 		}
 	}
 	behind, err := whoIsBehind(ctx, devices, listed, told)

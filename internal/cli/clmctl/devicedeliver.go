@@ -13,30 +13,38 @@ import (
 )
 
 func (a *app) deviceDeliverCommand() *cobra.Command {
-	var o selection
+	var (
+		o     selection
+		visit bool
+	)
 	cmd := &cobra.Command{
 		Use:   "deliver [NAME... | --selector k=v]",
 		Short: "Hand over what waits for devices: later identities, trust anchors",
 		Long: `deliver visits the devices for which something is queued (commission queues the
 bundles of later identities, ca rollover trust anchors) and hands it over. What
 is queued stays so until a device has it. enrol and renew do the same in passing;
-deliver asks no CA.`,
-		Example: "  clmctl device deliver\n  clmctl device deliver --selector line=3",
+deliver asks no CA.
+
+With --visit it also visits the devices for which nothing waits. A device that
+has seen the key of this CLM once refuses every earlier one from then on: that
+is the quickest answer to a stolen one.`,
+		Example: "  clmctl device deliver\n  clmctl device deliver --visit --selector line=3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.names = args
 			s, err := a.openExisting(cmd)
 			if err != nil {
 				return err
 			}
-			return a.runDeviceDeliver(cmd.Context(), s, o)
+			return a.runDeviceDeliver(cmd.Context(), s, o, visit)
 		},
 	}
 	o.register(cmd, false)
 	registerBatch(cmd)
+	cmd.Flags().BoolVar(&visit, "visit", false, "visit also the devices for which nothing waits")
 	return cmd
 }
 
-func (a *app) runDeviceDeliver(ctx context.Context, s *site, o selection) (err error) {
+func (a *app) runDeviceDeliver(ctx context.Context, s *site, o selection, visit bool) (err error) {
 	f, err := o.filter()
 	if err != nil {
 		return err
@@ -55,18 +63,21 @@ func (a *app) runDeviceDeliver(ctx context.Context, s *site, o selection) (err e
 	if err != nil {
 		return explainUnknown(err)
 	}
-	names := map[string]bool{}
-	for _, d := range selected {
-		names[d.Name] = true
+	names := make([]string, len(selected))
+	for i, d := range selected {
+		names[i] = d.Name
 	}
-	r, err := a.deliverTo(ctx, s, identity, devices, func(name string) bool { return names[name] })
+	if !visit {
+		if names, err = somethingWaits(ctx, devices, names); err != nil {
+			return err
+		}
+		if len(names) == 0 {
+			a.note("nothing is queued")
+		}
+	}
+	r, err := a.deliverTo(ctx, s, identity, devices, names, visit)
 	if err != nil {
 		return err
-	}
-	if r == nil {
-		a.note("nothing is queued")
-		r = newReport(&plan{}, nil)
-		r.delivers = true
 	}
 	if err := a.renderReport(r); err != nil {
 		return err

@@ -105,8 +105,12 @@ func (r *report) err() error {
 	case r.interrupted:
 		return clikit.WithHint(fmt.Errorf("interrupted, %d of %s left", r.Pending, devices(r.Due)), "run the command again: it goes on where it was")
 	case r.Failed > 0:
+		again := "the next clmctl renew tries again"
+		if r.delivers {
+			again = "the next clmctl device deliver, renew or enrol tries again"
+		}
 		return clikit.WithHint(clikit.WithCode(fmt.Errorf("%d of %s failed", r.Failed, devices(r.Due)), clikit.ExitSomeFailed),
-			"clmctl device history NAME tells more; the next clmctl renew tries again")
+			"clmctl device history NAME tells more; "+again)
 	case r.caUnavailable:
 		return clikit.WithHint(clikit.WithCode(fmt.Errorf("the CA is unavailable, and %s left", devices(r.Pending)), clikit.ExitUnavailable),
 			"check the CA; the next clmctl renew tries again")
