@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
 
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/provision"
@@ -20,10 +18,7 @@ var (
 	ErrNoAgent = errors.New("not the state directory of an agent")
 )
 
-const (
-	resetName = "reset"
-	maxDepth  = 8 // of the directories below the state directory
-)
+const resetName = "reset"
 
 // kept are the names that a reset leaves: what somebody decided about the
 // machine, and the lock that it holds.
@@ -45,13 +40,14 @@ func (s store) checkReset() error {
 }
 
 // Reset takes everything from a state directory that makes it a device: it
-// overwrites and removes every file but the configuration, keys first. A mark
-// that is durable before the first of them goes keeps an agent from starting on
-// what an interrupted reset has left; the next reset finishes it.
+// overwrites and removes every file but the configuration, and has withdraw (nil:
+// nobody) take the pairs away from where else they are. A mark that is durable
+// before the first of them goes keeps an agent from starting on what an
+// interrupted reset has left; the next reset finishes it.
 //
 // Errors wrap ErrNoAgent, or keyfile.ErrLocked if an agent runs on the
 // directory.
-func Reset(path string, layer Layer) (err error) {
+func Reset(path string, layer Layer, withdraw func() error) (err error) {
 	dir := newStore(path, layer)
 	if err := dir.isAgent(); err != nil {
 		return err
@@ -65,7 +61,11 @@ func Reset(path string, layer Layer) (err error) {
 	if err != nil && !errors.Is(err, keyfile.ErrExists) {
 		return err
 	}
-	if err := dir.clear(path, kept(), maxDepth); err != nil {
+	err = dir.files.WipeDir(path, kept()...)
+	if withdraw != nil {
+		err = errors.Join(err, withdraw())
+	}
+	if err != nil {
 		return err
 	}
 	return dir.files.RemoveDurable(dir.path(resetName))
@@ -80,43 +80,4 @@ func (s store) isAgent() error {
 		}
 	}
 	return fmt.Errorf("%s: %w", s.dir, ErrNoAgent)
-}
-
-// clear wipes the files in a directory, except some, and removes what is below
-// it. It goes on after an error, so that as few secrets as possible stay.
-func (s store) clear(path string, except []string, depth int) error {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return err
-	}
-	// The files of this level first: who the device is lies at the top.
-	slices.SortStableFunc(entries, func(a, b fs.DirEntry) int { return rank(a) - rank(b) })
-	var errs []error
-	for _, e := range entries {
-		name := filepath.Join(path, e.Name())
-		switch {
-		case slices.Contains(except, e.Name()):
-		case !e.IsDir():
-			errs = append(errs, s.files.Wipe(name))
-		case depth == 0:
-			errs = append(errs, fmt.Errorf("%s is more than %d directories deep", name, maxDepth))
-		default:
-			err := s.clear(name, nil, depth-1)
-			if err == nil {
-				err = s.files.RemoveDurable(name)
-			}
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func rank(e fs.DirEntry) int {
-	switch {
-	case e.Name() == provision.IdentityFile:
-		return 0
-	case e.IsDir():
-		return 2
-	}
-	return 1
 }

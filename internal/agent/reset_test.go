@@ -48,7 +48,7 @@ func TestReset(t *testing.T) {
 	t.Parallel()
 	dir := lived(t)
 	for range 2 {
-		if err := agent.Reset(dir, nil); err != nil {
+		if err := agent.Reset(dir, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		clean(t, dir)
@@ -57,13 +57,31 @@ func TestReset(t *testing.T) {
 	must[bool](t)(agent.Provision(dir, nil, newBundle(t, 2)))
 }
 
+// As long as a service's copies of the keys could not be wiped, the reset is
+// not finished.
+func TestResetIsNotFinishedBeforeTheConsumers(t *testing.T) {
+	t.Parallel()
+	dir := lived(t)
+	failed := errors.New("read-only")
+	if err := agent.Reset(dir, nil, func() error { return failed }); !errors.Is(err, failed) {
+		t.Fatal(err)
+	}
+	if err := agent.CheckReset(dir); !errors.Is(err, agent.ErrReset) {
+		t.Fatalf("interrupted: %v", err)
+	}
+	if err := agent.Reset(dir, nil, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	clean(t, dir)
+}
+
 // While an agent serves, nothing is taken from under it.
 func TestResetRefusesWhileAnAgentRuns(t *testing.T) {
 	t.Parallel()
 	dir := lived(t)
 	device := must[*agent.Agent](t)(agent.Open(agent.Config{Dir: dir}))
 	before := names(t, dir)
-	if err := agent.Reset(dir, nil); !errors.Is(err, keyfile.ErrLocked) {
+	if err := agent.Reset(dir, nil, nil); !errors.Is(err, keyfile.ErrLocked) {
 		t.Errorf("reset: %v", err)
 	}
 	if got := names(t, dir); !slices.Equal(got, before) {
@@ -81,7 +99,7 @@ func TestResetOfAnotherDirectoryIsRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "thesis.tex"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := agent.Reset(dir, nil); !errors.Is(err, agent.ErrNoAgent) {
+	if err := agent.Reset(dir, nil, nil); !errors.Is(err, agent.ErrNoAgent) {
 		t.Errorf("reset: %v", err)
 	}
 	if got := names(t, dir); !slices.Equal(got, []string{"thesis.tex"}) {
@@ -98,7 +116,7 @@ func TestResetFollowsNoLink(t *testing.T) {
 	if err := errors.Join(os.WriteFile(precious, []byte("x"), 0o600), os.Symlink(outside, filepath.Join(dir, "elsewhere"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := agent.Reset(dir, nil); err != nil {
+	if err := agent.Reset(dir, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	clean(t, dir)
@@ -115,7 +133,7 @@ func TestInterruptedReset(t *testing.T) {
 		for cut := 1; ; cut++ {
 			dir := lived(t)
 			layer := keyfiletest.New(cut, mode)
-			err := agent.Reset(dir, layer)
+			err := agent.Reset(dir, layer, nil)
 			if err == nil {
 				clean(t, dir)
 				break
@@ -142,7 +160,7 @@ func TestInterruptedReset(t *testing.T) {
 					t.Fatalf("mode %v, cut %d: first boot: %v", mode, cut, err)
 				}
 			}
-			if err := agent.Reset(dir, keyfiletest.New(0, keyfiletest.Kill)); err != nil {
+			if err := agent.Reset(dir, keyfiletest.New(0, keyfiletest.Kill), nil); err != nil {
 				t.Fatalf("mode %v, cut %d: %v", mode, cut, err)
 			}
 			clean(t, dir)

@@ -249,7 +249,7 @@ func (s *Set) sweep(dir string, keep ...string) error {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if !strings.HasPrefix(name, versionPrefix) && !strings.HasPrefix(name, partPrefix) || slices.Contains(keep, name) {
+		if !isVersion(name) || slices.Contains(keep, name) {
 			continue
 		}
 		if err := s.files.RemoveDir(filepath.Join(dir, name)); err != nil {
@@ -259,7 +259,12 @@ func (s *Set) sweep(dir string, keep ...string) error {
 	return nil
 }
 
-// clear takes every version away.
+// isVersion reports whether a name is that of a version, complete or not.
+func isVersion(name string) bool {
+	return strings.HasPrefix(name, versionPrefix) || strings.HasPrefix(name, partPrefix)
+}
+
+// clear takes every version away, and wipes it.
 func (s *Set) clear(c Consumer) error {
 	if c.Dir == "" {
 		return nil
@@ -274,5 +279,14 @@ func (s *Set) clear(c Consumer) error {
 	if err := s.files.RemoveDurable(current); err != nil {
 		return err
 	}
-	return s.sweep(c.Dir)
+	entries, err := os.ReadDir(c.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() && isVersion(e.Name()) {
+			err = errors.Join(err, s.files.WipeDir(filepath.Join(c.Dir, e.Name())))
+		}
+	}
+	return errors.Join(err, s.sweep(c.Dir))
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // wipeChunk is how many bytes Wipe writes at once.
@@ -58,4 +59,40 @@ func (f Files) overwrite(path string, size int64) error {
 		err = file.Sync()
 	}
 	return errors.Join(err, file.Close())
+}
+
+// maxDepth bounds the directories below one that WipeDir empties.
+const maxDepth = 8
+
+// WipeDir wipes the files in a directory and below, and removes the directories
+// below, except what has one of these names at the top. It goes on after an
+// error, so that as few secrets as possible stay.
+func (f Files) WipeDir(dir string, except ...string) error { return f.wipeDir(dir, maxDepth, except) }
+
+func (f Files) wipeDir(dir string, depth int, except []string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if depth == 0 {
+		return fmt.Errorf("%s is more than %d directories deep", dir, maxDepth)
+	}
+	var errs []error
+	for _, e := range entries {
+		if !e.IsDir() && !slices.Contains(except, e.Name()) {
+			errs = append(errs, f.Wipe(filepath.Join(dir, e.Name())))
+		}
+	}
+	for _, e := range entries {
+		if !e.IsDir() || slices.Contains(except, e.Name()) {
+			continue
+		}
+		below := filepath.Join(dir, e.Name())
+		err := f.wipeDir(below, depth-1, nil)
+		if err == nil {
+			err = f.RemoveDurable(below)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }

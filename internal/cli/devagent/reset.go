@@ -18,7 +18,8 @@ func (a *app) resetCommand() *cobra.Command {
 		Use:   "reset",
 		Short: "Take keys and identity from this machine",
 		Long: `reset overwrites and removes what makes this machine a device: its identity, its
-recipient, its certificates and their keys. config.yaml stays. It refuses while
+recipient, its certificates and their keys, also those of the consumers that the
+configuration lists. config.yaml stays. It refuses while
 an agent runs on the data directory; one that was interrupted is finished by
 running it again, and nothing starts on what it has left.
 
@@ -62,7 +63,11 @@ func (a *app) reset(c config) error {
 	if !ok {
 		return errors.New("nothing was wiped")
 	}
-	if err := agent.Reset(c.DataDir, nil); err != nil {
+	var with agent.Config
+	if err := a.join(c, a.Logger(a.Err), &with); err != nil {
+		return clikit.WithCode(err, clikit.ExitUsage)
+	}
+	if err := agent.Reset(c.DataDir, nil, with.Withdraw); err != nil {
 		return err
 	}
 	a.note("wiped, as far as flash lets it; what ends the old key is the next generation of the identity, from the PKG")
