@@ -117,7 +117,7 @@ func (r *Runner) newEnrolment(d fleet.Device) (*Enrolment, error) {
 	if err != nil {
 		return nil, err
 	}
-	profile, err := fleet.SelectProfile(r.Profiles, d).For(d.Name)
+	profile, err := fleet.SelectProfile(r.Profiles, d).For(d)
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func TestProfiles(t *testing.T) {
 		{Name: "line3", Match: map[string]string{"line": "3"}, Subject: []Attribute{{"CN", "{name}.plant"}}, SANs: []Name{{KindURI, "urn:plant:{name}"}}},
 		{Name: "rest"},
 	}
-	p, err := SelectProfile(profiles, d).For(d.Name)
+	p, err := SelectProfile(profiles, d).For(d)
 	if err != nil || p.Name != "line3" || p.Subject[0].Value != "plc-1.plant" || p.SANs[0].Value != "urn:plant:plc-1" {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -98,7 +98,7 @@ func TestProfiles(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := (Profile{SANs: []Name{{KindDNS, "{name}"}}}).For("a:b"); !errors.Is(err, ErrName) {
+	if _, err := (Profile{SANs: []Name{{KindDNS, "{name}"}}}).For(Device{Name: "a:b"}); !errors.Is(err, ErrName) {
 		t.Error("a SAN that is no host name")
 	}
 }

@@ -118,18 +118,29 @@ func SelectProfile(profiles []Profile, d Device) Profile {
 	return Profile{}
 }
 
-// For returns the profile with {name} in its subject and SANs replaced by the
-// device's name. Errors wrap ErrName or ErrProfile.
-func (p Profile) For(device string) (Profile, error) {
+// For returns the profile with {name} and {asset} in its subject and SANs
+// replaced by those of the device. Errors wrap ErrName or ErrProfile; one is
+// that the device has no asset yet.
+func (p Profile) For(d Device) (Profile, error) {
 	out := p
 	out.Subject = slices.Clone(p.Subject)
+	var missing bool
+	fill := func(value *string) {
+		missing = missing || d.Asset == "" && strings.Contains(*value, "{asset}")
+		*value = strings.NewReplacer("{name}", d.Name, "{asset}", d.Asset).Replace(*value)
+	}
 	for i := range out.Subject {
-		out.Subject[i].Value = strings.ReplaceAll(out.Subject[i].Value, "{name}", device)
+		fill(&out.Subject[i].Value)
 	}
 	out.SANs = slices.Clone(p.SANs)
 	for i := range out.SANs {
-		out.SANs[i].Value = strings.ReplaceAll(out.SANs[i].Value, "{name}", device)
-		if err := out.SANs[i].Validate(); err != nil {
+		fill(&out.SANs[i].Value)
+	}
+	if missing {
+		return Profile{}, fmt.Errorf("%w: profile %q names the asset, and %s has no asset yet", ErrProfile, p.Name, d.Name)
+	}
+	for _, n := range out.SANs {
+		if err := n.Validate(); err != nil {
 			return Profile{}, fmt.Errorf("profile %q: %w", p.Name, err)
 		}
 	}

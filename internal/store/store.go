@@ -7,6 +7,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"iter"
 	"time"
 
@@ -35,13 +36,33 @@ type Address struct {
 	Address string // host:port; "" returns to what the manifest says
 }
 
-// Delivery is what one commissioning brings: rows of a manifest, and addresses
-// that override it.
+// Asset is what an operator says that a device serves.
+type Asset struct {
+	Device string
+	Asset  string // "": nothing
+}
+
+// Validate reports, as an error that wraps ErrInvalid, what is wrong with a.
+func (a Asset) Validate() error {
+	if a.Asset == "" {
+		return nil
+	}
+	if err := fleet.ValidateAsset(a.Asset); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrInvalid, a.Device, err)
+	}
+	return nil
+}
+
+// Delivery is what one commissioning brings: rows of a manifest, addresses that
+// override it, and assets. An asset is bound to one device at most, upper and
+// lower case alike, and is no other device's name; a device is named once. They
+// are exchanged within one delivery.
 type Delivery struct {
 	At        time.Time
-	Source    string // where it came from, for the history of the addresses
+	Source    string // where it came from, for the history of addresses and assets
 	Rows      []Row
 	Addresses []Address
+	Assets    []Asset
 	// Refuse refuses the earlier identities of the devices at once, also where
 	// a bundle of the later one waits to be handed over.
 	Refuse bool
@@ -121,7 +142,7 @@ func (t *Tally) Counts() Counts {
 
 // Filter selects devices; the zero Filter selects all.
 type Filter struct {
-	Names  []string          // these; one that does not exist is enrol.ErrNotFound
+	Names  []string          // these, or of these assets; one that does not exist is enrol.ErrNotFound
 	Labels map[string]string // devices that have all of them
 }
 
@@ -131,6 +152,7 @@ type History struct {
 	CommissionedAt time.Time
 	LedgerIndex    uint64             // of the row that the inventory has of it
 	Addresses      []AddressEntry     // oldest first; the last one counts
+	Assets         []AssetEntry       // oldest first; the last one counts
 	Enrolments     []*enrol.Enrolment // oldest first; with certificates, chains, receipts and the paper's steps
 	Certificates   []Certificate      // oldest first
 	Deliveries     []enrol.Delivery   // oldest first, without payloads; superseded ones are gone
@@ -143,6 +165,13 @@ type AddressEntry struct {
 	Source  string // of the Delivery
 	Manual  bool   // an operator's override, not the manifest's
 	Since   time.Time
+}
+
+// AssetEntry is what a device served since a time.
+type AssetEntry struct {
+	Asset  string // "": nothing
+	Source string // of the Delivery
+	Since  time.Time
 }
 
 // Certificate is a certificate on record, with the proof of who made its key.
@@ -170,6 +199,7 @@ const (
 	EventResumed      enrol.EventKind = "resumed"
 	EventReleased     enrol.EventKind = "released" // from quarantine
 	EventLabelled     enrol.EventKind = "labelled"
+	EventBound        enrol.EventKind = "bound" // to an asset
 	EventAddressed    enrol.EventKind = "addressed"
 )
 

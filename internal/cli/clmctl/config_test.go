@@ -239,7 +239,7 @@ profiles:
 	if p.Name != "press" {
 		t.Fatalf("profile %+v", p)
 	}
-	p, err = p.For("plc-1")
+	p, err = p.For(fleet.Device{Name: "plc-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func FuzzConfig(f *testing.F) {
 		}
 		for _, p := range profiles {
 			if p.Name == "" || p.Validate() != nil {
-				if _, err := p.For("name"); p.Name == "" || err != nil {
+				if _, err := p.For(fleet.Device{Name: "name", Asset: "asset"}); p.Name == "" || err != nil {
 					t.Errorf("accepted %+v", p)
 				}
 			}

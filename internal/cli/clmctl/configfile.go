@@ -82,9 +82,9 @@ func (f fileConfig) profiles() ([]fleet.Profile, error) {
 		if err != nil {
 			return nil, fmt.Errorf("profile %q: %w", p.Name, err)
 		}
-		// Values may hold {name}, so they are checked as they come out for a
-		// device of some name.
-		if _, err := profile.For("name"); err != nil {
+		// Values may hold {name} and {asset}, so they are checked as they come
+		// out for some device.
+		if _, err := profile.For(fleet.Device{Name: "name", Asset: "asset"}); err != nil {
 			return nil, err
 		}
 		out = append(out, profile)

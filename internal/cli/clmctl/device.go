@@ -17,9 +17,9 @@ func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "device",
 		Aliases: []string{"devices"},
-		Short:   "Look at the inventory",
+		Short:   "Look at the inventory, and say what is where",
 	}
-	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand())
+	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceLabelCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand())
 	return cmd
 }
 
@@ -29,6 +29,7 @@ type deviceView struct {
 	Identity    string            `json:"identity"`
 	PublicKey   string            `json:"public_key"`
 	Address     *string           `json:"address"`
+	Asset       *string           `json:"asset"`
 	State       fleet.State       `json:"state"`
 	Paused      bool              `json:"paused"`
 	Quarantined bool              `json:"quarantined"`
@@ -57,7 +58,7 @@ type certificateFacts struct {
 func viewDevice(d fleet.Device, now time.Time) deviceView {
 	q := d.Identity.PublicKey()
 	v := deviceView{
-		Name: d.Name, Identity: d.Identity.String(), PublicKey: hex.EncodeToString(q[:]), Address: optional(d.Address),
+		Name: d.Name, Identity: d.Identity.String(), PublicKey: hex.EncodeToString(q[:]), Address: optional(d.Address), Asset: optional(d.Asset),
 		State: d.State(now), Paused: d.Paused, Quarantined: d.Quarantined, Labels: d.Labels,
 		EnrolledAt: optionalTime(d.EnrolledAt), RenewAt: optionalTime(d.RenewAt),
 		Attempts: d.Attempts, NextAttempt: optionalTime(d.NextAttempt), LastError: optional(d.LastError),
@@ -151,6 +152,7 @@ func deviceColumns() []clikit.Column {
 		{Name: "note"}, {Name: "serial", Wide: true}, {Name: "subject", Wide: true}, {Name: "issuer", Wide: true},
 		{Name: "sha256", Wide: true}, {Name: "enrolled_at", Wide: true}, {Name: "attempts", Wide: true},
 		{Name: "next_attempt", Wide: true}, {Name: "last_error", Wide: true}, {Name: "identity", Wide: true}, {Name: "next_identity", Wide: true},
+		{Name: "asset", Wide: true},
 	}
 }
 
@@ -163,7 +165,7 @@ func (v deviceView) row() []string {
 		v.Name, string(v.State), c.NotAfter, deref(v.RenewAt), deref(v.Address), fleet.FormatLabels(v.Labels),
 		v.note(), c.Serial, c.Subject, c.Issuer,
 		c.SHA256, deref(v.EnrolledAt), strconv.Itoa(v.Attempts),
-		deref(v.NextAttempt), deref(v.LastError), v.Identity, deref(v.NextIdentity),
+		deref(v.NextAttempt), deref(v.LastError), v.Identity, deref(v.NextIdentity), deref(v.Asset),
 	}
 }
 
@@ -213,7 +215,7 @@ func (a *app) renderDevice(h history) error {
 		{Name: "identity", Value: v.Identity}, {Name: "public_key", Value: v.PublicKey},
 		{Name: "next_identity", Value: deref(v.NextIdentity)}, {Name: "waiting", Value: waitingFor(h.Deliveries)},
 		{Name: "address", Value: deref(v.Address)},
-		{Name: "labels", Value: fleet.FormatLabels(v.Labels)},
+		{Name: "asset", Value: deref(v.Asset)}, {Name: "labels", Value: fleet.FormatLabels(v.Labels)},
 		{Name: "serial", Value: c.Serial}, {Name: "subject", Value: c.Subject}, {Name: "issuer", Value: c.Issuer},
 		{Name: "not_before", Value: c.NotBefore}, {Name: "not_after", Value: c.NotAfter}, {Name: "sha256", Value: c.SHA256},
 		{Name: "enrolled_at", Value: deref(v.EnrolledAt)}, {Name: "renew_at", Value: deref(v.RenewAt)},

@@ -26,7 +26,7 @@ func (a *app) deviceHistoryCommand() *cobra.Command {
 		Use:   "history NAME",
 		Short: "Show every certificate, statement, attempt and address of a device",
 		Long: `history shows what the inventory knows about a device since it was commissioned:
-its addresses, its enrolments with the duration of each of the paper's five
+its addresses and assets, its enrolments with the duration of each of the paper's five
 steps, its certificates with the device's signed statements, and the events. In
 JSON it is complete, with certificates and statements for anyone to check.`,
 		Args: cobra.ExactArgs(1),
@@ -68,6 +68,7 @@ type historyView struct {
 	CommissionedAt *string           `json:"commissioned_at"`
 	LedgerIndex    uint64            `json:"ledger_index"`
 	Addresses      []addressView     `json:"addresses"`
+	Assets         []assetView       `json:"assets"`
 	Enrolments     []enrolmentView   `json:"enrolments"`
 	Certificates   []certificateHist `json:"certificates"`
 	Deliveries     []deliveryView    `json:"deliveries"`
@@ -79,6 +80,12 @@ type addressView struct {
 	Source  string  `json:"source"`
 	Manual  bool    `json:"manual"`
 	Since   string  `json:"since"`
+}
+
+type assetView struct {
+	Asset  *string `json:"asset"` // null: none
+	Source string  `json:"source"`
+	Since  string  `json:"since"`
 }
 
 type enrolmentView struct {
@@ -157,10 +164,13 @@ func viewSteps(s enrol.Steps) stepsView {
 func viewHistory(h history, now time.Time) historyView {
 	v := historyView{
 		Device: viewDevice(h.Device, now), CommissionedAt: optionalTime(h.CommissionedAt), LedgerIndex: h.LedgerIndex,
-		Addresses: []addressView{}, Enrolments: []enrolmentView{}, Certificates: []certificateHist{}, Events: []eventView{}, Deliveries: viewDeliveries(h.Deliveries),
+		Addresses: []addressView{}, Assets: []assetView{}, Enrolments: []enrolmentView{}, Certificates: []certificateHist{}, Events: []eventView{}, Deliveries: viewDeliveries(h.Deliveries),
 	}
 	for _, x := range h.Addresses {
 		v.Addresses = append(v.Addresses, addressView{optional(x.Address), x.Source, x.Manual, stamp(x.Since)})
+	}
+	for _, x := range h.Assets {
+		v.Assets = append(v.Assets, assetView{optional(x.Asset), x.Source, stamp(x.Since)})
 	}
 	for _, e := range h.Enrolments {
 		v.Enrolments = append(v.Enrolments, enrolmentView{
@@ -225,7 +235,7 @@ func (a *app) renderHistory(h history) error {
 		title string
 		table clikit.Table
 	}{
-		{"Addresses", addressTable(v)}, {"Enrolments (steps in ms)", enrolmentTable(v)},
+		{"Addresses", addressTable(v)}, {"Assets", assetTable(v)}, {"Enrolments (steps in ms)", enrolmentTable(v)},
 		{"Certificates", certificateTable(v)}, {"Events", events},
 	} {
 		if _, err := fmt.Fprintf(a.Out, "%s\n", section.title); err != nil {
@@ -245,6 +255,14 @@ func addressTable(v historyView) clikit.Table {
 	t := clikit.Table{Columns: clikit.Columns("since", "address", "source")}
 	for _, x := range v.Addresses {
 		t.Rows = append(t.Rows, []string{x.Since, deref(x.Address), x.Source})
+	}
+	return t
+}
+
+func assetTable(v historyView) clikit.Table {
+	t := clikit.Table{Columns: clikit.Columns("since", "asset", "source")}
+	for _, x := range v.Assets {
+		t.Rows = append(t.Rows, []string{x.Since, deref(x.Asset), x.Source})
 	}
 	return t
 }

@@ -158,7 +158,7 @@ func TestSelection(t *testing.T) {
 		{selection{selectors: []string{"line=3"}}, "[] map[line:3]"},
 		{selection{selectors: []string{"line=3;cell=a", "site=x", "line=3"}}, "[] map[cell:a line:3 site:x]"},
 		{selection{selectors: []string{"line="}}, "[] map[line:]"},
-		{selection{names: []string{"A"}}, ""},
+		{selection{names: []string{" A"}}, ""},
 		{selection{names: []string{"a"}, all: true}, ""},
 		{selection{names: []string{"a"}, selectors: []string{"line=3"}}, ""},
 		{selection{all: true, selectors: []string{"line=3"}}, ""},

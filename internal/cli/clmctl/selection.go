@@ -43,7 +43,8 @@ func (o selection) filter() (store.Filter, error) {
 	}
 	f := store.Filter{}
 	for _, name := range o.names {
-		if err := ibc.ValidateName(name); err != nil {
+		// A device is known by its asset, too.
+		if err := ibc.ValidateName(name); err != nil && fleet.ValidateAsset(name) != nil {
 			return f, clikit.WithCode(err, clikit.ExitUsage)
 		}
 		if !slices.Contains(f.Names, name) {

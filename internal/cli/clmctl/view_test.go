@@ -21,7 +21,7 @@ func fullDevice(now time.Time) fleet.Device {
 		Name:     "plc-0001",
 		Identity: ibc.Identity{Role: ibc.RoleDevice, Name: "plc-0001", Epoch: 1, Generation: 2},
 		Next:     ibc.Identity{Role: ibc.RoleDevice, Name: "plc-0001", Epoch: 1, Generation: 3},
-		Address:  "192.0.2.1:5684", Labels: map[string]string{"line": "3"}, Quarantined: true,
+		Address:  "192.0.2.1:5684", Asset: "PRESS 7", Labels: map[string]string{"line": "3"}, Quarantined: true,
 		Certificate: &fleet.Certificate{
 			Serial: "0a", Subject: "CN=plc-0001", Issuer: "CN=<ca>", NotBefore: now.Add(-time.Hour).In(zone), NotAfter: now.Add(time.Hour).In(zone),
 			SHA256: [32]byte{0xab},
@@ -75,6 +75,7 @@ func TestHistoryJSON(t *testing.T) {
 	h := history{
 		Device: d, CommissionedAt: now, LedgerIndex: 3,
 		Addresses: []store.AddressEntry{{Address: d.Address, Source: "manifest.json", Since: now}, {Source: "a.csv", Manual: true, Since: now}},
+		Assets:    []store.AssetEntry{{Asset: "PRESS 7", Source: "plant.csv", Since: now}, {Source: "label", Since: now}},
 		Enrolments: []*enrol.Enrolment{{
 			ID: id, Device: d.Name, Identity: d.Identity, State: enrol.Completed, CA: "ca", TransactionID: "00ff",
 			CreatedAt: now, UpdatedAt: now, SubmittedAt: now, IssuedAt: now,

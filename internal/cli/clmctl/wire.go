@@ -28,6 +28,7 @@ type inventory interface {
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
 	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
 	History(ctx context.Context, device string, events int) (store.History, error)
+	SetLabels(ctx context.Context, a store.Action, labels map[string]string) error
 	Outstanding(ctx context.Context) ([]enrol.Delivery, error)
 	Close() error
 }

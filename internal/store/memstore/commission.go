@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
@@ -52,6 +53,38 @@ func (d *Disk) put(delivery store.Delivery, tally *store.Tally) error {
 		next := *known
 		next.manual = a.Address
 		d.devices[a.Device] = next.refresh()
+	}
+	return bind(d.devices, delivery.Assets, tally)
+}
+
+// bind binds assets to devices; all of them are set free first.
+func bind(devices map[string]*device, assets []store.Asset, tally *store.Tally) error {
+	was := map[string]string{}
+	for _, a := range assets {
+		if err := a.Validate(); err != nil {
+			return err
+		}
+		known := devices[a.Device]
+		if known == nil {
+			return fmt.Errorf("device %s: %w", a.Device, enrol.ErrNotFound)
+		}
+		was[a.Device] = known.Asset
+		next := *known
+		next.Asset = ""
+		devices[a.Device] = &next
+	}
+	for _, a := range assets {
+		for name, other := range devices {
+			if a.Asset != "" && name != a.Device && (name == a.Asset || strings.EqualFold(other.Asset, a.Asset)) {
+				return fmt.Errorf("%w: %s cannot be %q, which is %s", store.ErrInvalid, a.Device, a.Asset, name)
+			}
+		}
+		devices[a.Device].Asset = a.Asset
+		outcome := store.Unchanged
+		if was[a.Device] != a.Asset {
+			outcome = store.Updated
+		}
+		tally.Note(a.Device, outcome)
 	}
 	return nil
 }

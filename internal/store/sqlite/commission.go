@@ -19,7 +19,8 @@ import (
 // index. So rows may arrive in any order, and twice. What an operator decided
 // (Delivery.Addresses, SetLabels) stays in force over what manifests say until
 // it is taken back. An address for a device that is not known wraps
-// enrol.ErrNotFound, a row that is no device's store.ErrInvalid.
+// enrol.ErrNotFound, as one for an asset does; a row that is no device's, and an
+// asset that is taken, store.ErrInvalid.
 func (s *Store) PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error) {
 	c := commissioning{Delivery: d}
 	err := s.writer.do(ctx, func(inside context.Context, t *tx) error {
@@ -33,7 +34,7 @@ func (s *Store) PutDevices(ctx context.Context, d store.Delivery) (store.Counts,
 				return err
 			}
 		}
-		return nil
+		return c.putAssets(inside, t)
 	})
 	if err != nil {
 		return store.Counts{}, fmt.Errorf("commission devices: %w", err)

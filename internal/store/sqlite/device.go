@@ -50,6 +50,7 @@ func (r *record) columns() []column {
 		{"id", integerOf(&r.id)},
 		{"name", textOf(&r.device.Name)},
 		{"coalesce(address_manual, address)", textOf(&r.device.Address)},
+		{"coalesce(asset, '')", textOf(&r.device.Asset)},
 		{"coalesce(labels_manual, labels)", document{&r.device.Labels}},
 		{"names", document{&r.device.Names}},
 		{"paused", flag{&r.device.Paused}},
@@ -139,7 +140,14 @@ func (v *view) each(ctx context.Context, f store.Filter, visit func(*record) err
 	if len(f.Names) == 0 {
 		return v.eachOf(ctx, selectDevice+"ORDER BY name", nil, f, visit)
 	}
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(f.Names))) {
+	names := make([]string, len(f.Names))
+	for i, named := range f.Names {
+		var err error
+		if names[i], err = v.nameOf(ctx, named); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
 		r, err := v.record(ctx, name)
 		if err != nil {
 			return err

@@ -13,7 +13,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
-// History returns all that is known about a device, with at most so many of
+// History returns all that is known about a device, by its name or asset, with at most so many of
 // its last events (0: all).
 func (s *Store) History(ctx context.Context, device string, events int) (store.History, error) {
 	var h store.History
@@ -28,6 +28,9 @@ func (s *Store) History(ctx context.Context, device string, events int) (store.H
 }
 
 func (v *view) history(ctx context.Context, device string, events int) (h store.History, err error) {
+	if device, err = v.nameOf(ctx, device); err != nil {
+		return h, err
+	}
 	r, err := v.record(ctx, device)
 	if err != nil {
 		return h, err
@@ -39,6 +42,9 @@ func (v *view) history(ctx context.Context, device string, events int) (h store.
 		return h, err
 	}
 	if h.Addresses, err = v.addresses(ctx, r.id); err != nil {
+		return h, err
+	}
+	if h.Assets, err = v.assets(ctx, r.id); err != nil {
 		return h, err
 	}
 	if h.Enrolments, err = v.enrolments(ctx, selectEnrolment+"WHERE device = ? ORDER BY enrolment.seq", r.id); err != nil {

@@ -24,9 +24,9 @@ type Store interface {
 	// skipped and counted; addresses, labels and names follow the
 	// higher ledger index. So rows may arrive in any order, and twice. What an
 	// operator decided (Delivery.Addresses, SetLabels) stays in force over
-	// what manifests say until it is taken back. An address for a device that
-	// is not known wraps enrol.ErrNotFound, a row that is no device's
-	// store.ErrInvalid.
+	// what manifests say until it is taken back. An address or asset for a
+	// device that is not known wraps enrol.ErrNotFound; a row that is no
+	// device's, and an asset that is taken, store.ErrInvalid.
 	PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error)
 	Close() error
 }
@@ -50,7 +50,7 @@ type Inventory interface {
 	// NextDue returns the time before which no device becomes due that is not
 	// due at now, and the zero time if none ever will.
 	NextDue(ctx context.Context, now time.Time) (time.Time, error)
-	// History returns all that is known about a device, with at most so many
+	// History returns all that is known about a device, by its name or asset, with at most so many
 	// of its last events (0: all).
 	History(ctx context.Context, device string, events int) (store.History, error)
 	// Outstanding returns what is outstanding for any device, without payloads,
@@ -105,6 +105,7 @@ func Run(t *testing.T, place func(t testing.TB) Place[Store]) {
 		"CommissionAtomic":  testCommissionAtomic,
 		"ManualAddress":     testManualAddress,
 		"CommissionBundle":  testCommissionBundle,
+		"Assets":            testAssets,
 		"Deliveries":        testDeliveries,
 		"DeliverySupersede": testDeliverySupersede,
 		"DeliveryAtomic":    testDeliveryAtomic,
@@ -130,6 +131,7 @@ func RunInventory(t *testing.T, place func(t testing.TB) Place[Inventory]) {
 		"Tenures":           testTenures,
 		"CertificateByHash": testCertificateByHash,
 		"Addresses":         testAddresses,
+		"AssetHistory":      testAssetHistory,
 		"Due":               testDue,
 		"Outstanding":       testOutstanding,
 	} {
