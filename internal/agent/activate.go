@@ -275,8 +275,8 @@ func (a *Agent) disarm() {
 // ring is the timer: the active pair was not confirmed in time, or a write is
 // to be tried again.
 func (a *Agent) ring(alarm int) {
-	a.turn <- struct{}{}
-	defer func() { <-a.turn }()
+	a.take()
+	defer a.release()
 	if a.closed || alarm != a.alarm {
 		return
 	}
@@ -299,7 +299,7 @@ func (a *Agent) ring(alarm int) {
 func (a *Agent) keepUp(ctx context.Context) error {
 	st := a.current()
 	switch {
-	case st.onTrial() && st.Trial.Starts >= maxStarts && !a.cfg.Command:
+	case st.onTrial() && st.Trial.Starts >= maxStarts && !a.cfg.Again:
 		return a.rollBack(ctx, st, fmt.Sprintf("not confirmed by the start number %d", maxStarts))
 	case st.Phase == settled && st.Active == nil:
 		return a.withdraw()

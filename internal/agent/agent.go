@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
@@ -39,9 +40,10 @@ type Config struct {
 	// Withdraw takes back what Reload did, when the device has no active pair
 	// any more; it is repeated at each start. nil: nothing.
 	Withdraw func() error
-	// Command opens the directory for one deed by hand: it is no start of the
-	// agent, and no pair is given up for it.
-	Command bool
+	// Again says that this is no start of the agent, but one of a command beside
+	// it or of the same process with another configuration: it does not count
+	// against a pair that awaits its confirmation.
+	Again bool
 }
 
 // Reload makes the device's services use the active pair. It is run again
@@ -69,7 +71,8 @@ type Agent struct {
 	// turn is held by whoever changes the state, reload hook included. It
 	// guards the next four too.
 	turn   chan struct{}
-	heard  time.Time // last word of the owner of the pending slot, or start
+	held   atomic.Pointer[time.Time] // since when the turn is held; nil: it is free
+	heard  time.Time                 // last word of the owner of the pending slot, or start
 	timer  *time.Timer
 	alarm  int // counts timers, so that one that was stopped too late is known
 	closed bool
@@ -161,7 +164,7 @@ func (a *Agent) resume(st state) {
 	} else if err := a.dir.tidy(st); err != nil {
 		a.cfg.Log.Error("sweep pairs", "error", err)
 	}
-	if st.onTrial() && !a.cfg.Command {
+	if st.onTrial() && !a.cfg.Again {
 		t := *st.Trial
 		t.Starts++
 		st.Trial = &t
@@ -179,8 +182,8 @@ func (a *Agent) resume(st state) {
 // Close stops the agent after the request in progress, hook included, and
 // releases the directory.
 func (a *Agent) Close() error {
-	a.turn <- struct{}{}
-	defer func() { <-a.turn }()
+	a.take()
+	defer a.release()
 	if a.closed {
 		return nil
 	}
@@ -242,12 +245,38 @@ func (a *Agent) serve(ctx context.Context, peer ibc.Identity, request func(state
 func (a *Agent) alone(ctx context.Context, do func(state) error) error {
 	select {
 	case a.turn <- struct{}{}:
+		a.holding()
 	case <-ctx.Done():
 		return refuse(enrol.ProblemUnavailable, "the device is busy")
 	}
-	defer func() { <-a.turn }()
+	defer a.release()
 	if a.closed {
 		return refuse(enrol.ProblemUnavailable, "the device is shutting down")
 	}
 	return do(a.current())
+}
+
+func (a *Agent) take() {
+	a.turn <- struct{}{}
+	a.holding()
+}
+
+func (a *Agent) holding() {
+	now := time.Now()
+	a.held.Store(&now)
+}
+
+func (a *Agent) release() {
+	a.held.Store(nil)
+	<-a.turn
+}
+
+// Busy returns for how long, on uptime, the agent has been at the present
+// request or its hooks; 0 if it waits for one.
+func (a *Agent) Busy() time.Duration {
+	since := a.held.Load()
+	if since == nil {
+		return 0
+	}
+	return time.Since(*since)
 }

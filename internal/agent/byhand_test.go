@@ -51,19 +51,19 @@ func TestRollbackByHand(t *testing.T) {
 }
 
 // A command on a stopped agent is no start: the third one would roll back.
-func TestCommandIsNoStart(t *testing.T) {
+func TestAgainIsNoStart(t *testing.T) {
 	d, _ := newHooked(t)
 	first := d.enrol(1)
 	second := d.stage(2)
 	d.ok(d.activate(2, second, time.Hour))
 	d.restart()
 	d.restart()
-	d.cfg.Command = true
+	d.cfg.Again = true
 	for range 3 {
 		d.restart()
 		d.wantActive(second)
 	}
-	d.cfg.Command = false
+	d.cfg.Again = false
 	d.restart()
 	d.wantActive(first)
 	if s := d.status(); s.RolledBack == nil || *s.RolledBack != second {

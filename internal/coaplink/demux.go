@@ -2,6 +2,7 @@ package coaplink
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -30,6 +31,7 @@ type demux struct {
 	gate    *gate
 	cookies *cookies
 	opened  func(*flow, *pass)
+	probes  chan chan struct{} // each is closed by run
 
 	mu     sync.Mutex
 	byAddr map[netip.AddrPort]*flow
@@ -40,8 +42,43 @@ type demux struct {
 func newDemux(conn net.PacketConn, g *gate, c *cookies, opened func(*flow, *pass)) *demux {
 	return &demux{
 		conn: conn, gate: g, cookies: c, opened: opened,
+		probes: make(chan chan struct{}, 1),
 		byAddr: map[netip.AddrPort]*flow{}, byCID: map[[cidSize]byte]*flow{},
 	}
+}
+
+// alive returns nil once run has answered. It costs no datagram: a read
+// deadline that has passed ends run's wait for one.
+func (d *demux) alive(ctx context.Context) error {
+	probe := make(chan struct{})
+	select {
+	case d.probes <- probe:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := d.conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		return err
+	}
+	select {
+	case <-probe:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// answer answers the probe for which a read was ended.
+func (d *demux) answer() error {
+	// First, so that a deadline set for the next probe stays.
+	if err := d.conn.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	select {
+	case probe := <-d.probes:
+		close(probe)
+	default:
+	}
+	return nil
 }
 
 // run reads datagrams until the socket is closed.
@@ -49,6 +86,12 @@ func (d *demux) run() error {
 	buffer := make([]byte, maxWire+1)
 	for failures := 0; ; {
 		n, addr, err := d.conn.ReadFrom(buffer)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = d.answer()
+			if err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			// A passing error of the network must not end the service.
 			if failures++; failures > maxReadFailures || errors.Is(err, net.ErrClosed) {

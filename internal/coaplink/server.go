@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
@@ -74,6 +75,24 @@ type Server struct {
 	Now      func() time.Time // time.Now, or one that also carries a monotonic reading
 	Log      *slog.Logger
 	Limits   Limits
+
+	mux atomic.Pointer[demux] // nil: Serve does not run
+}
+
+// ErrNotServing is wrapped by Alive before Serve and after it.
+var ErrNotServing = errors.New("the server does not serve")
+
+// Alive returns nil once the loop that reads the socket has shown that it
+// works, and an error if it has not when the context ends.
+func (s *Server) Alive(ctx context.Context) error {
+	mux := s.mux.Load()
+	if mux == nil {
+		return ErrNotServing
+	}
+	if err := mux.alive(ctx); err != nil {
+		return fmt.Errorf("the loop of the socket: %w", err)
+	}
+	return nil
 }
 
 // Serve answers peers on a UDP socket until the context ends, which is no
@@ -102,6 +121,8 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 		v.mux.close()
 	})
 	v.wg.Go(v.tick)
+	s.mux.Store(v.mux)
+	defer s.mux.Store(nil)
 	err = v.mux.run()
 	stopped := ctx.Err() != nil
 	cancel()

@@ -99,7 +99,7 @@ func (a *app) rollbackStopped(ctx context.Context, c config) (r rolledBack, err 
 	if err != nil {
 		return r, err
 	}
-	cfg.Command = true
+	cfg.Again = true
 	device, err := agent.Open(cfg)
 	if err != nil {
 		return r, err

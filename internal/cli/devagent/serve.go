@@ -4,9 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +19,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/provision"
+	"github.com/edgeclm/edgeclm/internal/sdnotify"
 	"github.com/edgeclm/edgeclm/internal/tpm"
 )
 
@@ -34,10 +39,13 @@ previous pair is active again and the hook is run for that.
 The list of consumers in the configuration file does the same for each service
 of its own, with files where the service looks for them.
 
+SIGHUP has serve read its configuration again; one with a mistake is not used.
+Under systemd it tells when it is ready, and feeds the watchdog as long as it
+really works.
+
 Before that, serve looks into first-boot-dir: a key bundle that a memory card
 brought there, with its PIN in pin.txt if it is sealed to one, becomes the
 device's identity; then both files are wiped.
-
 
 With --key-store tpm the private keys of new certificates are made in the TPM of
 the device and never exist outside: key.pem then holds what OpenSSL's tpm2
@@ -50,7 +58,10 @@ renewed.`,
 			if err != nil {
 				return err
 			}
-			return explain(a.serve(cmd.Context(), c))
+			hangUp := make(chan os.Signal, 1)
+			signal.Notify(hangUp, syscall.SIGHUP)
+			defer signal.Stop(hangUp)
+			return explain(a.serve(cmd.Context(), c, hangUp, func() (config, error) { return a.open(cmd) }))
 		},
 	}
 	cmd.Flags().AddFlagSet(new(config).serving())
@@ -63,12 +74,46 @@ renewed.`,
 	return cmd
 }
 
-func (a *app) serve(ctx context.Context, c config) (err error) {
+// errReload ends a session of serving, for another with a new configuration.
+var errReload = errors.New("the configuration is to be read again")
+
+// serve serves until the context ends, anew with what reload returns after each
+// hang-up.
+func (a *app) serve(ctx context.Context, c config, hangUp <-chan os.Signal, reload func() (config, error)) error {
+	log := a.Logger(a.Err)
+	manager, err := sdnotify.New(a.Getenv)
+	if err != nil {
+		log.Warn("service manager", "error", err)
+	}
+	for again := false; ; again = true {
+		err := a.serveOnce(ctx, c, again, manager, hangUp)
+		if !errors.Is(err, errReload) {
+			return err
+		}
+		if err := manager.Notify(sdnotify.Reloading); err != nil {
+			log.Warn("tell the service manager", "error", err)
+		}
+		next, err := reload()
+		if err == nil && next.DataDir != c.DataDir {
+			err = errors.New("the data directory is another one, which takes a restart")
+		}
+		if err != nil {
+			log.Error("the configuration that was read again is not used", "error", err)
+			continue
+		}
+		c, log = next, a.Logger(a.Err)
+		log.Info("the configuration was read again")
+	}
+}
+
+// serveOnce serves with one configuration; a hang-up ends it with errReload.
+func (a *app) serveOnce(ctx context.Context, c config, again bool, manager sdnotify.Notifier, hangUp <-chan os.Signal) (err error) {
 	log := a.Logger(a.Err)
 	cfg, err := a.agentConfig(c, log)
 	if err != nil {
 		return err
 	}
+	cfg.Again = again
 	address, err := net.ResolveUDPAddr("udp", c.Listen)
 	if err != nil {
 		return clikit.WithHint(clikit.Usage("listen: %w", err), "give --listen HOST:PORT")
@@ -79,18 +124,9 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 			log.Error("the TPM cannot be used", "device", c.TPMDevice, "error", err)
 		}
 	}
-	firstBoot := a.firstBoot(c, log)
-	if err := c.existing(); err != nil {
-		return cmp.Or(firstBoot, err)
-	}
-	device, err := agent.Open(cfg)
-	switch {
-	case errors.Is(err, provision.ErrNone) && firstBoot != nil:
-		return firstBoot
-	case err != nil:
+	device, err := a.openDevice(c, cfg, log)
+	if err != nil {
 		return err
-	case firstBoot != nil:
-		log.Error("the bundle of the memory card was not taken", "error", firstBoot)
 	}
 	defer func() { err = errors.Join(err, device.Close()) }()
 	conn, err := net.ListenUDP("udp", address)
@@ -104,11 +140,45 @@ func (a *app) serve(ctx context.Context, c config) (err error) {
 		Trusted: sources(device.CLMAddresses()), Random: a.Random, Now: a.Now, Log: log,
 	}
 	log.Info("listening on "+conn.LocalAddr().String(), "identity", device.Identity())
-	if err := server.Serve(ctx, conn); err != nil {
+	unwatch := supervise(ctx, manager, log, fmt.Sprintf("%s on %s", device.Identity(), conn.LocalAddr()),
+		func(ctx context.Context) error { return alive(ctx, device, server, c.longestTurn()) })
+	defer unwatch()
+	session, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-hangUp:
+			cancel(errReload)
+		case <-session.Done():
+		}
+	}()
+	if err := server.Serve(session, conn); err != nil {
 		return err
+	}
+	if errors.Is(context.Cause(session), errReload) {
+		return errReload
+	}
+	if err := manager.Notify(sdnotify.Stopping); err != nil {
+		log.Warn("tell the service manager", "error", err)
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// openDevice opens the agent, after the first boot.
+func (a *app) openDevice(c config, cfg agent.Config, log *slog.Logger) (*agent.Agent, error) {
+	firstBoot := a.firstBoot(c, log)
+	if err := c.existing(); err != nil {
+		return nil, cmp.Or(firstBoot, err)
+	}
+	device, err := agent.Open(cfg)
+	switch {
+	case errors.Is(err, provision.ErrNone) && firstBoot != nil:
+		return nil, firstBoot
+	case err == nil && firstBoot != nil:
+		log.Error("the bundle of the memory card was not taken", "error", firstBoot)
+	}
+	return device, err
 }
 
 // agentConfig is what serve and rollback open the agent with.
