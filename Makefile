@@ -16,7 +16,7 @@ PKG ?= ./...
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -ldflags '-s -w'
 
-.PHONY: help build demo test check lint fuzz bench generate generated cross peers clean
+.PHONY: help build demo test check lint fuzz bench soak generate generated cross peers clean
 
 help:
 	@echo 'make demo [CA=step-ca]  the whole of it on this machine, in a temporary folder'
@@ -24,6 +24,7 @@ help:
 	@echo 'make check              test, lint, each fuzz target for $(FUZZTIME), generated files'
 	@echo 'make build              the three programs into bin/'
 	@echo 'make cross              the same for arm64, arm v7, arm v6; size of devagent'
+	@echo 'make soak               ten thousand renewals; a thousand with the power failing; an hour or so'
 	@echo 'make bench [PKG=...]    benchmarks'
 	@echo 'make generate           completions and manual pages'
 	@echo 'make peers              the servers that tests speak to, from source, once'
@@ -51,6 +52,10 @@ fuzz:
 
 bench:
 	go test -run '^$$' -bench . -benchmem $(PKG)
+
+# Long runs; SOAK may set -renewals, -kills and -devices.
+soak:
+	go test -tags soak -run '^TestSoak' -v -timeout 6h ./test/e2e $(SOAK)
 
 generate:
 	go run ./scripts/gendocs

@@ -50,6 +50,7 @@ type plant struct {
 
 	clmClock, caClock clock
 	limits            coaplink.Limits // of the devices
+	addresses         []string        // of the CLM, in the bundles
 }
 
 func value[T any](t testing.TB) func(T, error) T {
@@ -152,6 +153,7 @@ func (p *plant) provision(name string, algo fleet.KeyAlgorithm) *node {
 		Identity: key.Identity(), Params: key.Params(), Key: key, Names: fleet.DefaultNames(name),
 		Peers:     []bundle.Peer{{Name: clmName, Epoch: 1, Generation: 1}},
 		Recipient: bundle.Hash(recipient.Hash()), RecoveryHash: bundle.Hash(sha256.Sum256([]byte("recovery"))),
+		CLMAddresses: p.addresses,
 	}
 	if _, err := agent.Provision(n.dir, nil, b); err != nil {
 		p.t.Fatal(err)

@@ -1,15 +1,10 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
@@ -30,12 +25,7 @@ func TestEmulatedDevice(t *testing.T) {
 	} {
 		t.Run(arch.name, func(t *testing.T) {
 			emulator := testpeer.Look(t, arch.emulator)
-			program := filepath.Join(t.TempDir(), "devagent")
-			build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "../../cmd/devagent")
-			build.Env = append(os.Environ(), append(arch.env, "CGO_ENABLED=0", "GOOS=linux")...)
-			if out, err := build.CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
+			program := buildAgent(t, arch.env...)
 			info := value[os.FileInfo](t)(os.Stat(program))
 			t.Logf("devagent for %s: %.1f MB", arch.name, float64(info.Size())/1e6)
 			if info.Size() > maxSize {
@@ -62,41 +52,12 @@ func TestEmulatedDevice(t *testing.T) {
 // returns its address.
 func emulate(t *testing.T, emulator, program, dir string) (addr string) {
 	t.Helper()
-	cmd := exec.Command(emulator, program, "--data-dir", dir, "serve", "--listen", "127.0.0.1:0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	found, ended := make(chan string, 1), make(chan struct{})
-	go func() {
-		defer close(ended)
-		listening := regexp.MustCompile(`listening on (\S+:\d+)`)
-		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
-				found <- m[1]
-			}
-			t.Log(lines.Text())
-		}
-	}()
+	p := value[*process](t)(startAgent(dir, "127.0.0.1:0", emulator, program))
 	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
-		}
-		<-ended
-		if err := cmd.Wait(); err != nil {
+		if err := p.signal(syscall.SIGTERM); err != nil {
 			t.Errorf("the agent ended with %v", err)
 		}
+		t.Log(p.log())
 	})
-	select {
-	case addr = <-found:
-	case <-ended:
-		t.Fatal("the agent ended")
-	case <-time.After(time.Minute):
-		t.Fatal("the agent does not listen")
-	}
-	return addr
+	return p.addr
 }
