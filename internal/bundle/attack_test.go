@@ -23,6 +23,7 @@ type rawEnvelope struct {
 	Version   int    `json:"version"`
 	Payload   []byte `json:"payload"`
 	Signature string `json:"signature"`
+	Epochs    any    `json:"epochs,omitempty"`
 	Key       string `json:"key"`
 }
 

@@ -34,11 +34,16 @@ func FuzzOpenInside(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(seed)
+	later, secret := laterEpoch(f, m, "alice")
+	if seed, err = json.Marshal(unsealed(f, seal(f, later, secret, alice.to), alice.identity)); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
 	f.Add([]byte(`{"version":1,"payload":"","signature":"","key":""}`))
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, plain []byte) {
 		b, err := bundle.Open(resealed(t, plain, alice.identity.Recipient()), alice.opener)
-		if err == nil && b.Params.ID() != m.Params().ID() {
+		if err == nil && b.Params.ID() != m.Params().ID() && b.Params.ID() != secret.Params().ID() {
 			t.Fatal("opened a bundle that nobody made")
 		}
 	})
@@ -60,7 +65,7 @@ func FuzzPayload(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := rawEnvelope{1, payload, hexOf(signature), hexOf(key.Bytes())}
+		e := rawEnvelope{1, payload, hexOf(signature), nil, hexOf(key.Bytes())}
 		b, err := bundle.Open(resealed(t, e, alice.identity.Recipient()), alice.opener)
 		if err != nil {
 			return
