@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,7 @@ func (t Timeouts) withDefaults() Timeouts {
 // Dialer is the CLM's end; it implements enrol.Dialer.
 type Dialer struct {
 	Credential *Credential
+	Earlier    []*Credential // of the same CLM in earlier epochs, as long as a device is left there
 	Params     []*ibc.Params // that verify devices, one for each epoch in use
 	Random     io.Reader
 	Timeouts   Timeouts
@@ -67,10 +69,57 @@ func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.Timeouts.withDefaults().Handshake)
 	defer cancel()
+	untried := append([]*Credential{d.Credential}, d.Earlier...)
+	epoch := device.Identity.Epoch
+	for {
+		at := choose(untried, epoch)
+		link, err := d.dial(ctx, device, untried[at])
+		if err == nil {
+			return link, nil
+		}
+		var refused *refusedCredential
+		untried = slices.Delete(untried, at, at+1)
+		if !errors.As(err, &refused) || len(untried) == 0 {
+			return nil, err
+		}
+		epoch = refused.device.Epoch
+	}
+}
+
+// choose picks the credential for a device of an epoch: of that epoch or the
+// latest before, which such a device accepts if it accepts any; else the
+// earliest.
+func choose(credentials []*Credential, epoch uint32) int {
+	best := 0
+	for i, c := range credentials {
+		e, b := c.identity.Epoch, credentials[best].identity.Epoch
+		if e <= epoch && (b > epoch || e > b) || e > epoch && b > epoch && e < b {
+			best = i
+		}
+	}
+	return best
+}
+
+// refusedCredential is a refusal by the device, as far as an alert can be
+// believed.
+type refusedCredential struct {
+	credential ibc.Identity
+	device     ibc.Identity // that it proved, or else the one that was wanted
+	address    string
+}
+
+func (e *refusedCredential) Error() string {
+	return fmt.Sprintf("%v: %s at %s does not accept %s", enrol.ErrIdentity, e.device, e.address, e.credential)
+}
+
+func (e *refusedCredential) Unwrap() error { return enrol.ErrIdentity }
+
+// dial is Dial with one credential.
+func (d *Dialer) dial(ctx context.Context, device fleet.Device, credential *Credential) (*link, error) {
 	pause := 50 * time.Millisecond
 	var from net.Addr // nil: any port
 	for {
-		link, local, err := d.attempt(ctx, device, from)
+		link, local, err := d.attempt(ctx, device, credential, from)
 		if err == nil {
 			return link, nil
 		}
@@ -97,7 +146,7 @@ func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, e
 var errAgain = errors.New("the handshake did not complete")
 
 // attempt does one handshake on a socket of its own and returns its address too.
-func (d *Dialer) attempt(ctx context.Context, device fleet.Device, from net.Addr) (*link, net.Addr, error) {
+func (d *Dialer) attempt(ctx context.Context, device fleet.Device, credential *Credential, from net.Addr) (*link, net.Addr, error) {
 	unreachable := func(err error) error {
 		return fmt.Errorf("%w: %s at %s: %w", enrol.ErrUnreachable, device.Identity, device.Address, err)
 	}
@@ -111,7 +160,7 @@ func (d *Dialer) attempt(ctx context.Context, device fleet.Device, from net.Addr
 		return nil, nil, unreachable(err)
 	}
 	v := &deviceVerifier{params: d.Params, want: device.Identity, clientRandom: clientRandom}
-	conn, err := dtls.ClientWithOptions(dtlsnet.PacketConnFromConn(socket), socket.RemoteAddr(), d.options(v)...)
+	conn, err := dtls.ClientWithOptions(dtlsnet.PacketConnFromConn(socket), socket.RemoteAddr(), d.options(v, credential)...)
 	if err != nil {
 		_ = socket.Close()
 		return nil, nil, fmt.Errorf("dial %s: %w", device.Identity, err)
@@ -125,7 +174,7 @@ func (d *Dialer) attempt(ctx context.Context, device fleet.Device, from net.Addr
 		case v.refusal != nil:
 			return nil, nil, fmt.Errorf("%w: wanted %s at %s: %w", enrol.ErrIdentity, device.Identity, device.Address, v.refusal)
 		case isAlert(err, alert.BadCertificate):
-			return nil, nil, fmt.Errorf("%w: %s at %s does not accept %s", enrol.ErrIdentity, device.Identity, device.Address, d.Credential.identity)
+			return nil, nil, &refusedCredential{credential: credential.identity, device: orDefault(v.got, device.Identity), address: device.Address}
 		case errors.As(err, &network):
 			return nil, nil, unreachable(network) // port or host unreachable
 		}
@@ -134,9 +183,9 @@ func (d *Dialer) attempt(ctx context.Context, device fleet.Device, from net.Addr
 	return newLink(conn, v.got, device.Address, d.Timeouts.withDefaults()), socket.LocalAddr(), nil
 }
 
-func (d *Dialer) options(v *deviceVerifier) []dtls.ClientOption {
+func (d *Dialer) options(v *deviceVerifier, credential *Credential) []dtls.ClientOption {
 	opts := []dtls.ClientOption{
-		dtls.WithCertificates(d.Credential.tls()),
+		dtls.WithCertificates(credential.tls()),
 		dtls.WithHelloRandomBytesGenerator(func() [handshake.RandomBytesLength]byte { return v.clientRandom }),
 		dtls.WithVerifyPeerCertificate(v.verifyPeer),
 		dtls.WithVerifyConnection(v.verifyConnection),
