@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 // Courier hands over to devices what is queued for them. Its fields are set
@@ -16,6 +17,7 @@ type Courier struct {
 	Store  Store
 	Queue  DeliveryStore
 	Dialer Dialer
+	Params func(epoch uint32) (*ibc.Params, error) // that verify devices
 	Now    func() time.Time
 	Log    *slog.Logger
 	// Visit visits devices for which nothing waits too. A device that has
@@ -143,6 +145,10 @@ func (h *handover) bundle(ctx context.Context, delivery Delivery) error {
 	if h.proven(delivery) {
 		return nil
 	}
+	// We could not tell the device from a stranger afterwards.
+	if _, err := h.c.Params(delivery.Identity().Epoch); err != nil {
+		return fmt.Errorf("not handed over before this CLM is of its epoch: %w", err)
+	}
 	err := h.dev.DeliverBundle(ctx, delivery.Payload)
 	var refusal *DeviceError
 	if errors.As(err, &refusal) {
@@ -226,7 +232,7 @@ func (s *session) deliver(ctx context.Context) error {
 		return nil
 	}
 	h := &handover{
-		c: &Courier{Store: s.r.Store, Queue: s.r.Deliveries, Dialer: s.r.Dialer, Now: s.r.Now, Log: s.r.Log},
+		c: &Courier{Store: s.r.Store, Queue: s.r.Deliveries, Dialer: s.r.Dialer, Params: s.r.Params, Now: s.r.Now, Log: s.r.Log},
 		d: s.d, dev: s.dev,
 	}
 	err = h.run(ctx, waiting)

@@ -38,7 +38,7 @@ func (w *world) enqueue(deliveries ...enrol.Delivery) {
 }
 
 func (w *world) courier() *enrol.Courier {
-	return &enrol.Courier{Store: w.runner.Store, Queue: w.runner.Deliveries, Dialer: w.device, Now: w.runner.Now, Log: w.runner.Log}
+	return &enrol.Courier{Store: w.runner.Store, Queue: w.runner.Deliveries, Dialer: w.device, Params: w.runner.Params, Now: w.runner.Now, Log: w.runner.Log}
 }
 
 func (w *world) deliver() enrol.Result { return w.courier().Run(context.Background(), device, false) }
@@ -123,6 +123,25 @@ func TestDeliveryRefused(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestDeliveryOfLaterEpoch: a CLM that could not verify the device afterwards
+// keeps the bundle until it is of the new epoch itself.
+func TestDeliveryOfLaterEpoch(t *testing.T) {
+	w := newWorld(t)
+	id := ibc.Identity{Role: ibc.RoleDevice, Name: device, Epoch: 2, Generation: 1}
+	w.enqueue(enrol.NewDelivery(device, enrol.DeliverBundle, enrol.BundleVersion(id), []byte("of epoch 2"), w.now))
+	params := w.runner.Params
+	w.runner.Params = func(epoch uint32) (*ibc.Params, error) {
+		if epoch > 1 {
+			return nil, errors.New("epoch 2 is not known here")
+		}
+		return params(epoch)
+	}
+	w.renewed(true)
+	if left := w.outstanding(); len(left) != 1 || w.device.calls["bundle"] != 0 || !strings.Contains(left[0].LastError, "epoch 2") {
+		t.Errorf("left %+v, handed over %d times", left, w.device.calls["bundle"])
 	}
 }
 

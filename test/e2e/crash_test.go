@@ -48,6 +48,11 @@ func (s cutStore) Commit(ctx context.Context, c enrol.Change) (err error) {
 	return err
 }
 
+func (s cutStore) RecordDelivery(ctx context.Context, a enrol.Attempt) (err error) {
+	s.cut.around("record of a delivery", func() { err = s.Store.RecordDelivery(ctx, a) })
+	return err
+}
+
 type cutCA struct {
 	enrol.CA
 	cut *cutter

@@ -112,8 +112,9 @@ func (p *plant) newSCEP(url string) *scep.Client {
 func (p *plant) newRunner(s enrol.Store, d enrol.Dialer, ca enrol.CA) *enrol.Runner {
 	policy := enrol.DefaultPolicy()
 	policy.Floor, policy.RetryFirst = 0, time.Millisecond
+	queue, _ := s.(enrol.DeliveryStore)
 	return &enrol.Runner{
-		Store: s, Dialer: d, CA: ca, CAName: "lab", Policy: policy,
+		Store: s, Deliveries: queue, Dialer: d, CA: ca, CAName: "lab", Policy: policy,
 		Params: func(uint32) (*ibc.Params, error) { return p.master.Params(), nil },
 		Now:    p.clmClock.now, Random: rand.Reader, Log: quiet(),
 	}

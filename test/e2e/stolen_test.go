@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -12,19 +11,9 @@ import (
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/store"
 	"github.com/edgeclm/edgeclm/internal/store/sqlite"
 )
-
-// clmDialer is the CLM's end with the key of a generation.
-func (p *plant) clmDialer(generation uint32) *coaplink.Dialer {
-	p.t.Helper()
-	return &coaplink.Dialer{
-		Credential: value[*coaplink.Credential](p.t)(coaplink.NewCredential(p.extract(ibc.RoleCLM, clmName, generation), rand.Reader)),
-		Params:     p.dialer.Params, Random: rand.Reader,
-	}
-}
 
 // knock is what a thief does: he connects with the stolen key and asks for
 // something.
@@ -78,14 +67,15 @@ func TestDrillStolenCLMKey(t *testing.T) {
 	nodes["plc-off"].stop()
 
 	// The new host: its own key, and an inventory from the manifest.
-	host := &plant{t: t, dir: p.dir, master: p.master, ca: p.ca, scep: p.scep, dialer: p.clmDialer(2)}
+	host := &plant{t: t, dir: p.dir, master: p.master, ca: p.ca, scep: p.scep, dialer: p.clm(p.master, 2, p.master.Params())}
 	host.store = value[*sqlite.Store](t)(sqlite.Open(ctx, filepath.Join(t.TempDir(), "inventory.db"), sqlite.Options{}))
 	t.Cleanup(func() { host.store.Close() })
 	host.runner = host.newRunner(host.store, host.dialer, host.scep)
 	host.commission(addresses)
 
 	// A visit is enough.
-	courier := &enrol.Courier{Store: host.store, Queue: host.store, Dialer: host.dialer, Now: time.Now, Log: quiet(), Visit: true}
+	courier := host.courier()
+	courier.Visit = true
 	visit := func(name string, want enrol.Outcome) {
 		t.Helper()
 		limited, cancel := context.WithTimeout(ctx, time.Minute)

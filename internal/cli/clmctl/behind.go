@@ -202,7 +202,9 @@ func (a *app) deliverTo(ctx context.Context, s *site, identity *bundle.Bundle, d
 		return nil, err
 	}
 	watch, log := a.progress()
-	courier := &enrol.Courier{Store: devices, Queue: devices, Dialer: dialer, Now: a.Now, Log: log, Visit: visit}
+	courier := &enrol.Courier{
+		Store: devices, Queue: devices, Dialer: dialer, Params: findParams(dialer.Params), Now: a.Now, Log: log, Visit: visit,
+	}
 	b := &batch{worker: courier, concurrency: s.Concurrency, timeout: s.Timeout, watch: watch}
 	r := b.run(ctx, &plan{due: names})
 	r.delivers = true
