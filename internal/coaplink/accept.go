@@ -54,10 +54,15 @@ func acceptDevice(certificates [][]byte, known []*ibc.Params, want ibc.Identity,
 	if got.Compare(want) < 0 {
 		return nil, fmt.Errorf("%w: it names %s, an earlier key than the inventory knows", ErrBinding, got)
 	}
+	return p, p.verifyDevice(params, clientRandom)
+}
+
+// verifyDevice checks that a device made the binding, for this very handshake.
+func (p *presented) verifyDevice(params *ibc.Params, clientRandom [ContextSize]byte) error {
 	if !bytes.Equal(p.binding.Context, clientRandom[:]) {
-		return nil, fmt.Errorf("%w: it was made for another handshake", ErrBinding)
+		return fmt.Errorf("%w: it was made for another handshake", ErrBinding)
 	}
-	return p, p.verify(params)
+	return p.verify(params)
 }
 
 // acceptCLM is the device's rule up to the point where it would cost a

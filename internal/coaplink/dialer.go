@@ -53,22 +53,15 @@ type Dialer struct {
 	Credential *Credential
 	Earlier    []*Credential // of the same CLM in earlier epochs, as long as a device is left there
 	Params     []*ibc.Params // that verify devices, one for each epoch in use
+	Resolver   Resolver      // of host names; nil: the system's
 	Random     io.Reader
 	Timeouts   Timeouts
 }
 
 var _ enrol.Dialer = (*Dialer)(nil)
 
-// Dial connects to the device's address. The peer must prove the device's
-// identity or a later (epoch, generation) of its name; else the error wraps
-// enrol.ErrIdentity and names both. If nobody answers it wraps
-// enrol.ErrUnreachable.
-func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, error) {
-	if err := device.Identity.Validate(); err != nil {
-		return nil, fmt.Errorf("dial %s: %w", device.Name, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, d.Timeouts.withDefaults().Handshake)
-	defer cancel()
+// dialAddress connects to an IP address and port, see Dial.
+func (d *Dialer) dialAddress(ctx context.Context, device fleet.Device) (enrol.Device, error) {
 	untried := append([]*Credential{d.Credential}, d.Earlier...)
 	epoch := device.Identity.Epoch
 	for {
@@ -183,7 +176,8 @@ func (d *Dialer) attempt(ctx context.Context, device fleet.Device, credential *C
 	return newLink(conn, v.got, device.Address, d.Timeouts.withDefaults()), socket.LocalAddr(), nil
 }
 
-func (d *Dialer) options(v *deviceVerifier, credential *Credential) []dtls.ClientOption {
+// options are those of one handshake; later ones win.
+func (d *Dialer) options(v *deviceVerifier, credential *Credential, more ...dtls.ClientOption) []dtls.ClientOption {
 	opts := []dtls.ClientOption{
 		dtls.WithCertificates(credential.tls()),
 		dtls.WithHelloRandomBytesGenerator(func() [handshake.RandomBytesLength]byte { return v.clientRandom }),
@@ -194,7 +188,7 @@ func (d *Dialer) options(v *deviceVerifier, credential *Credential) []dtls.Clien
 	for _, o := range dtlsProfile() {
 		opts = append(opts, o)
 	}
-	return opts
+	return append(opts, more...)
 }
 
 // deviceVerifier judges the server of one handshake.
