@@ -133,7 +133,7 @@ func (a *Agent) settle(ctx context.Context, st state) error {
 	if st.Phase == settled {
 		return nil
 	}
-	if err := a.dir.expose(st); err != nil {
+	if _, err := a.dir.expose(st); err != nil {
 		return fmt.Errorf("expose the active pair: %w", err)
 	}
 	failure := a.reload(ctx, st)

@@ -159,9 +159,9 @@ func (a *Agent) resume(st state) {
 	if err := a.dir.sweep(st); err != nil {
 		a.cfg.Log.Error("sweep temporary files", "error", err)
 	}
-	if err := a.dir.expose(st); err != nil {
+	if left, err := a.dir.expose(st); err != nil {
 		a.cfg.Log.Error("expose the active pair", "error", err)
-	} else if err := a.dir.tidy(st); err != nil {
+	} else if err := a.dir.tidy(st, left); err != nil {
 		a.cfg.Log.Error("sweep pairs", "error", err)
 	}
 	if st.onTrial() && !a.cfg.Again {
@@ -222,10 +222,11 @@ func (a *Agent) commit(st state) error {
 		return fmt.Errorf("store state: %w", err)
 	}
 	a.set(st)
-	if err := a.dir.expose(st); err != nil {
+	left, err := a.dir.expose(st)
+	if err != nil {
 		return fmt.Errorf("expose the active pair: %w", err)
 	}
-	if err := a.dir.tidy(st); err != nil {
+	if err := a.dir.tidy(st, left); err != nil {
 		a.cfg.Log.Warn("sweep pairs", "error", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -173,6 +174,30 @@ func (c *crasher) kill() {
 	c.agent = nil
 }
 
+// scattered is how often the power fails at each operation, each time with
+// another part of what was not synced.
+var scattered = flag.Uint64("scattered", 1, "power cuts at each operation that scatter what was not synced")
+
+// way is a way to cut a run.
+type way struct {
+	name string
+	at   func(n int) *keyfiletest.Layer
+}
+
+func cuts() []way {
+	out := []way{
+		{"killed", func(n int) *keyfiletest.Layer { return keyfiletest.New(n, keyfiletest.Kill) }},
+		{"power lost", func(n int) *keyfiletest.Layer { return keyfiletest.New(n, keyfiletest.PowerLoss) }},
+	}
+	for seed := range *scattered {
+		out = append(out, way{
+			fmt.Sprintf("scattered by seed %d", seed),
+			func(n int) *keyfiletest.Layer { return keyfiletest.NewScattered(n, seed) },
+		})
+	}
+	return out
+}
+
 // TestCrash cuts a run at each operation on the file system, with and without
 // loss of what was not synced, and resumes it. Whatever the cut, the device
 // has one complete, matching pair all the time if it had one before, keeps its
@@ -206,18 +231,18 @@ func TestCrash(t *testing.T) {
 			prepared := newCrasher(t, filepath.Join(memoryDir(t), "agent"))
 			prepared.run(keyfiletest.New(0, keyfiletest.Kill), sc.prepare)
 			prepared.kill()
-			for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss} {
+			for _, layer := range cuts() {
 				for n := 1; ; n++ {
 					c := prepared.clone(t, filepath.Join(memoryDir(t), "agent"))
-					name := fmt.Sprintf("mode %d, cut at %d", mode, n)
-					c.run(keyfiletest.New(n, mode), sc.steps)
+					name := fmt.Sprintf("%s, cut at %d", layer.name, n)
+					c.run(layer.at(n), sc.steps)
 					c.check(name, c.shas[sc.active], sc.pairs)
 					c.kill()
 					if t.Failed() {
 						t.Fatal(name)
 					}
 					if !c.layer.Cut() {
-						t.Logf("mode %d: %d operations", mode, n-1)
+						t.Logf("%s: %d operations", layer.name, n-1)
 						break
 					}
 				}
@@ -313,8 +338,8 @@ func (c *crasher) run(layer *keyfiletest.Layer, steps []step) {
 // consistent checks that what the agent says is what services find.
 func (c *crasher) consistent() {
 	c.t.Helper()
-	checkPairs(c.t, c.cfg.Dir)
 	s := c.status()
+	checkPairs(c.t, c.cfg.Dir, s)
 	active := [32]byte{}
 	if s.Active != nil {
 		active = s.Active.SHA256

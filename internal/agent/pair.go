@@ -163,8 +163,10 @@ func (s store) removePair(id enrol.ID) error { return s.files.DiscardDir(s.pair(
 
 // tidy removes the pairs that the state does not name, and the CSRs of those
 // that were activated: a CSR may hold the CA's challenge. What a power cut
-// brings back the next start removes, so nothing is synced.
-func (s store) tidy(st state) error {
+// brings back the next start removes, so nothing is synced. But if the pair
+// goes that the link has just left, the link must not come back without it:
+// services may look before the agent has started. left is what expose returned.
+func (s store) tidy(st state, left string) error {
 	keep := map[string]bool{}
 	for _, p := range st.pairs() {
 		keep[p.id().String()] = true
@@ -186,6 +188,11 @@ func (s store) tidy(st state) error {
 		if keep[e.Name()] {
 			continue
 		}
+		if e.Name() == left {
+			if err := s.layer.SyncDir(s.dir); err != nil {
+				return err
+			}
+		}
 		if err := s.files.DiscardDir(filepath.Join(s.path(pairsName), e.Name())); err != nil {
 			return err
 		}
@@ -193,24 +200,25 @@ func (s store) tidy(st state) error {
 	return nil
 }
 
-// expose makes the link follow the state.
-func (s store) expose(st state) error {
+// expose makes the link follow the state, and returns the name of the pair that
+// it leaves, "" if it leaves none.
+func (s store) expose(st state) (left string, err error) {
 	link := s.path(activeName)
 	present, err := os.Readlink(link)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && st.Active == nil:
-		return nil
+		return "", nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("read link: %w", err)
+		return "", fmt.Errorf("read link: %w", err)
 	case st.Active == nil:
-		return s.files.RemoveDurable(link)
+		return "", s.files.RemoveDurable(link)
 	}
 	if want := filepath.Join(pairsName, st.Active.id().String()); present != want {
 		// Not synced, to spare the flash memory: a start of the agent makes the
 		// link follow the state again.
-		return s.files.Link(want, link)
+		return filepath.Base(present), s.files.Link(want, link)
 	}
-	return nil
+	return "", nil
 }
 
 // sweep removes what interrupted writes left.

@@ -243,6 +243,17 @@ func TestSweepTakesOnlyTemporaryFiles(t *testing.T) {
 	}
 }
 
+// scatters is how many times each cut is made with another part of what was
+// not synced.
+const scatters = 20
+
+func newLayer(cut int, mode keyfiletest.Mode, seed uint64) *keyfiletest.Layer {
+	if mode == keyfiletest.Scatter {
+		return keyfiletest.NewScattered(cut, seed)
+	}
+	return keyfiletest.New(cut, mode)
+}
+
 // A write that is cut at any operation leaves the old content or the new, and
 // with an error the caller does not rely on the new one; without an error, it
 // is the new one even if the power fails next.
@@ -258,11 +269,12 @@ func TestCutAtEveryOperation(t *testing.T) {
 		},
 	}
 	for name, write := range writes {
-		for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss} {
+		for run := range 2 + scatters {
+			mode := min(keyfiletest.Mode(run), keyfiletest.Scatter)
 			for cut := 1; ; cut++ {
 				path := filepath.Join(t.TempDir(), "key")
 				mustWrite(t, path, "old content")
-				layer := keyfiletest.New(cut, mode)
+				layer := newLayer(cut, mode, uint64(run))
 				err := write(keyfile.On(layer), path)
 				if !layer.Cut() {
 					if err != nil || cut < 5 {
@@ -292,16 +304,18 @@ func TestDurableOnceReturned(t *testing.T) {
 	if err := keyfile.On(first).WriteDurable(path, []byte("probe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	layer := keyfiletest.New(first.Operations()+1, keyfiletest.PowerLoss)
-	files := keyfile.On(layer)
-	if err := files.WriteDurable(path, []byte("promised"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := files.WriteDurable(path, []byte("later"), 0o600); !errors.Is(err, keyfiletest.ErrCut) {
-		t.Fatalf("error %v, want ErrCut", err)
-	}
-	if got := content(t, path); got != "promised" {
-		t.Errorf("content %q after the power failed", got)
+	for run := range 1 + scatters {
+		layer := newLayer(first.Operations()+1, min(keyfiletest.Mode(run+1), keyfiletest.Scatter), uint64(run))
+		files := keyfile.On(layer)
+		if err := files.WriteDurable(path, []byte("promised"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := files.WriteDurable(path, []byte("later"), 0o600); !errors.Is(err, keyfiletest.ErrCut) {
+			t.Fatalf("error %v, want ErrCut", err)
+		}
+		if got := content(t, path); got != "promised" {
+			t.Errorf("content %q after the power failed", got)
+		}
 	}
 }
 
@@ -316,13 +330,14 @@ func TestAppendDurable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for cut := 1; cut <= layer.Operations()+1; cut++ {
-		for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss} {
+		for run := range 2 + scatters {
+			mode := min(keyfiletest.Mode(run), keyfiletest.Scatter)
 			mustWrite(t, path, "one\n")
-			l := keyfiletest.New(cut, mode)
+			l := newLayer(cut, mode, uint64(run))
 			files := keyfile.On(l)
 			err := files.AppendDurable(path, []byte("two\n"))
 			_ = files.AppendDurable(path, []byte("three\n"))
-			got := content(t, path)
+			got := strings.TrimRight(content(t, path), "\x00") // blocks that were never written
 			if !strings.HasPrefix("one\ntwo\nthree\n", got) || !strings.HasPrefix(got, "one\n") {
 				t.Errorf("cut at %d, mode %d: %q", cut, mode, got)
 			}

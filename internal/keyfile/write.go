@@ -172,7 +172,7 @@ func (f Files) Link(target, path string) error {
 }
 
 // AppendDurable adds data to the end of a file that exists and makes it
-// durable. A crash may leave any prefix of data.
+// durable. A crash may leave any prefix of data, and zeros in place of the rest.
 func (f Files) AppendDurable(path string, data []byte) error {
 	file, err := f.fs().Append(path)
 	if err != nil {

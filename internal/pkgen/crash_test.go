@@ -13,7 +13,7 @@ import (
 )
 
 func modes() map[string]keyfiletest.Mode {
-	return map[string]keyfiletest.Mode{"killed": keyfiletest.Kill, "power lost": keyfiletest.PowerLoss}
+	return map[string]keyfiletest.Mode{"killed": keyfiletest.Kill, "power lost": keyfiletest.PowerLoss, "scattered": keyfiletest.Scatter}
 }
 
 // Init, cut at every file operation and run again, makes one whole PKG.
@@ -153,7 +153,7 @@ func TestIssueCutAgainAndAgain(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		g := f.copy(t, t.TempDir())
 		for range 1 + random.IntN(3) {
-			cut, mode := 1+random.IntN(170), keyfiletest.Mode(random.IntN(2))
+			cut, mode := 1+random.IntN(170), keyfiletest.Mode(random.IntN(3))
 			layer := keyfiletest.New(cut, mode)
 			if err := g.run(layer); layer.Cut() != errors.Is(err, keyfiletest.ErrCut) || !layer.Cut() && err != nil {
 				t.Fatalf("seed %d, cut at %d, mode %d: error %v", seed, cut, mode, err)

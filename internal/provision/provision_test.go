@@ -131,7 +131,8 @@ func TestInstallIsAtomic(t *testing.T) {
 	t.Parallel()
 	m := setup(t)
 	first, second := newBundle(t, m, ibc.RoleCLM, "clm-1", 1), newBundle(t, m, ibc.RoleCLM, "clm-1", 2)
-	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss} {
+	for run := range uint64(6) {
+		mode := min(keyfiletest.Mode(run), keyfiletest.Scatter)
 		for cut := 1; ; cut++ {
 			s := newStore(t)
 			if err := keyfile.EnsureDir(s.Dir); err != nil {
@@ -141,6 +142,9 @@ func TestInstallIsAtomic(t *testing.T) {
 				t.Fatal(err)
 			}
 			layer := keyfiletest.New(cut, mode)
+			if mode == keyfiletest.Scatter {
+				layer = keyfiletest.NewScattered(cut, run)
+			}
 			s.Files = keyfile.On(layer)
 			_, err := s.Install(second)
 			if err == nil {

@@ -1,14 +1,13 @@
 // Package keyfiletest is a file layer that fails like a machine does: it cuts a
 // run at one operation, and with the power gone, what was not synced by then is
-// lost.
+// lost, all of it or any part of it.
 package keyfiletest
 
 import (
 	"errors"
 	"io/fs"
-	"os"
+	"math/rand/v2"
 	"path/filepath"
-	"slices"
 
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 )
@@ -24,33 +23,32 @@ type Mode int
 const (
 	Kill      Mode = iota // the process is killed: what was done stays
 	PowerLoss             // what was not synced is undone
+	Scatter               // of what was not synced, any part is there, in any order
 )
 
 // Layer is a keyfile.Layer on the real file system that cuts the run. It keeps
 // account of what is synced and spares the disk the work. It is not safe for
 // concurrent use.
 type Layer struct {
-	cut   int
-	mode  Mode
-	count int
-	os    keyfile.OS
-	undo  []undo
+	cut    int
+	mode   Mode
+	count  int
+	os     keyfile.OS
+	disk   disk
+	random *rand.Rand // of Scatter
 }
-
-// undo takes back an operation until the directory or file that it belongs to
-// is synced.
-type undo struct {
-	dir  string // of an entry
-	file *tracked
-	do   func() error
-}
-
-// tracked is a file that was written, wherever it was renamed to.
-type tracked struct{ path string }
 
 // New returns a layer that cuts the run at its n-th operation, counted from 1:
 // that one is not done, or half if it is a write. With n = 0 it never cuts.
-func New(n int, mode Mode) *Layer { return &Layer{cut: n, mode: mode} }
+func New(n int, mode Mode) *Layer {
+	return &Layer{cut: n, mode: mode, random: rand.New(rand.NewPCG(uint64(n), 0))}
+}
+
+// NewScattered is New with Scatter, and says by a seed which part of what was
+// not synced is there.
+func NewScattered(n int, seed uint64) *Layer {
+	return &Layer{cut: n, mode: Scatter, random: rand.New(rand.NewPCG(uint64(n), seed))}
+}
 
 // Operations returns how many operations were begun.
 func (l *Layer) Operations() int { return l.count }
@@ -67,138 +65,110 @@ func (l *Layer) step() error {
 	if !l.Cut() {
 		return nil
 	}
-	return errors.Join(ErrCut, l.powerLoss())
-}
-
-func (l *Layer) powerLoss() error {
-	if l.mode != PowerLoss {
-		return nil
+	switch l.mode {
+	case PowerLoss:
+		return errors.Join(ErrCut, l.disk.lose(nil))
+	case Scatter:
+		return errors.Join(ErrCut, l.disk.lose(l.random))
 	}
-	var errs []error
-	for i := len(l.undo) - 1; i >= 0; i-- {
-		// What was in a directory whose removal is durable is gone with it.
-		if err := l.undo[i].do(); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// settle forgets what can no longer be undone.
-func (l *Layer) settle(durable func(undo) bool) {
-	var rest []undo
-	for _, u := range l.undo {
-		if !durable(u) {
-			rest = append(rest, u)
-		}
-	}
-	l.undo = rest
+	return ErrCut
 }
 
 // Create implements keyfile.Layer.
 func (l *Layer) Create(path string, perm fs.FileMode) (keyfile.File, error) {
-	if err := l.step(); err != nil {
-		return nil, err
-	}
-	f, err := l.os.Create(path, perm)
-	if err != nil {
-		return nil, err
-	}
-	t := &tracked{path}
-	l.undo = append(l.undo, undo{dir: filepath.Dir(path), do: func() error { return os.Remove(t.path) }})
-	return &file{f, l, t}, nil
+	return l.open(path, func() (keyfile.File, error) { return l.os.Create(path, perm) }, func(dir *node, name string) *file {
+		n := &node{mode: perm, dirty: true}
+		l.disk.put(entry{dir, name, n})
+		return &file{node: n}
+	})
 }
 
 // Append implements keyfile.Layer.
 func (l *Layer) Append(path string) (keyfile.File, error) {
-	if err := l.step(); err != nil {
-		return nil, err
-	}
-	f, err := l.os.Append(path)
-	if err != nil {
-		return nil, err
-	}
-	return &file{f, l, &tracked{path}}, nil
+	return l.open(path, func() (keyfile.File, error) { return l.os.Append(path) }, func(dir *node, name string) *file {
+		n := dir.live[name]
+		return &file{node: n, at: n.size}
+	})
 }
 
 // Overwrite implements keyfile.Layer.
 func (l *Layer) Overwrite(path string) (keyfile.File, error) {
+	return l.open(path, func() (keyfile.File, error) { return l.os.Overwrite(path) }, func(dir *node, name string) *file {
+		return &file{node: dir.live[name]}
+	})
+}
+
+func (l *Layer) open(path string, open func() (keyfile.File, error), note func(dir *node, name string) *file) (keyfile.File, error) {
 	if err := l.step(); err != nil {
 		return nil, err
 	}
-	f, err := l.os.Overwrite(path)
+	dir, name, err := l.disk.find(path)
 	if err != nil {
 		return nil, err
 	}
-	return &overwriting{file{f, l, &tracked{path}}, 0}, nil
+	real, err := open()
+	if err != nil {
+		return nil, err
+	}
+	f := note(dir, name)
+	f.File, f.layer = real, l
+	return f, nil
 }
 
-// Rename implements keyfile.Layer.
-func (l *Layer) Rename(from, to string, replace bool) error {
+// change does an operation on entries of directories, once it is noted as of
+// when it was found.
+func (l *Layer) change(do func() error, note func() ([]entry, error)) error {
 	if err := l.step(); err != nil {
 		return err
 	}
-	restore := snapshot(to)
-	if err := l.os.Rename(from, to, replace); err != nil {
+	entries, err := note()
+	if err != nil {
 		return err
 	}
-	for _, u := range l.undo {
-		if u.file != nil && u.file.path == from {
-			u.file.path = to
-		}
+	if err := do(); err != nil {
+		return err
 	}
-	l.undo = append(l.undo, undo{dir: filepath.Dir(to), do: func() error {
-		if err := os.Rename(to, from); err != nil {
-			return err
-		}
-		for _, u := range l.undo {
-			if u.file != nil && u.file.path == to {
-				u.file.path = from
-			}
-		}
-		return restore()
-	}})
+	l.disk.put(entries...)
 	return nil
+}
+
+// Rename implements keyfile.Layer. It is one change of both directories, as on
+// a file system with a journal.
+func (l *Layer) Rename(from, to string, replace bool) error {
+	return l.change(func() error { return l.os.Rename(from, to, replace) }, func() ([]entry, error) {
+		source, was, err := l.disk.find(from)
+		if err != nil {
+			return nil, err
+		}
+		target, is, err := l.disk.find(to)
+		return []entry{{source, was, nil}, {target, is, source.live[was]}}, err
+	})
 }
 
 // Remove implements keyfile.Layer.
 func (l *Layer) Remove(path string) error {
-	if err := l.step(); err != nil {
-		return err
-	}
-	restore := snapshot(path)
-	if err := l.os.Remove(path); err != nil {
-		return err
-	}
-	l.undo = append(l.undo, undo{dir: filepath.Dir(path), do: restore})
-	return nil
+	return l.change(func() error { return l.os.Remove(path) }, func() ([]entry, error) {
+		dir, name, err := l.disk.find(path)
+		return []entry{{dir, name, nil}}, err
+	})
+}
+
+// Mkdir implements keyfile.Layer.
+func (l *Layer) Mkdir(path string, perm fs.FileMode) error {
+	return l.put(path, func() error { return l.os.Mkdir(path, perm) },
+		&node{mode: perm | fs.ModeDir, live: map[string]*node{}, durable: map[string]*node{}})
 }
 
 // Symlink implements keyfile.Layer.
 func (l *Layer) Symlink(target, path string) error {
-	if err := l.step(); err != nil {
-		return err
-	}
-	if err := os.Symlink(target, path); err != nil {
-		return err
-	}
-	l.undo = append(l.undo, undo{dir: filepath.Dir(path), do: func() error { return os.Remove(path) }})
-	return nil
+	return l.put(path, func() error { return l.os.Symlink(target, path) }, &node{mode: fs.ModeSymlink, link: target})
 }
 
-// snapshot returns what makes a file, an empty directory or a symbolic link
-// again, as it is now; nothing if there is none.
-func snapshot(path string) func() error {
-	if target, err := os.Readlink(path); err == nil {
-		return func() error { return os.Symlink(target, path) }
-	}
-	if data, err := os.ReadFile(path); err == nil {
-		return func() error { return os.WriteFile(path, data, keyfile.SecretPerm) }
-	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return func() error { return os.Mkdir(path, keyfile.DirPerm) }
-	}
-	return func() error { return nil }
+func (l *Layer) put(path string, do func() error, n *node) error {
+	return l.change(do, func() ([]entry, error) {
+		dir, name, err := l.disk.find(path)
+		return []entry{{dir, name, n}}, err
+	})
 }
 
 // Truncate implements keyfile.Layer.
@@ -206,18 +176,17 @@ func (l *Layer) Truncate(path string, size int64) error {
 	if err := l.step(); err != nil {
 		return err
 	}
-	return l.os.Truncate(path, size)
-}
-
-// Mkdir implements keyfile.Layer.
-func (l *Layer) Mkdir(path string, perm fs.FileMode) error {
-	if err := l.step(); err != nil {
+	dir, name, err := l.disk.find(path)
+	if err != nil {
 		return err
 	}
-	if err := l.os.Mkdir(path, perm); err != nil {
+	if err := l.os.Truncate(path, size); err != nil {
 		return err
 	}
-	l.undo = append(l.undo, undo{dir: filepath.Dir(path), do: func() error { return os.RemoveAll(path) }})
+	n := dir.live[name]
+	l.disk.sync(func(c change) bool { return c.file == n })
+	n.write(int(size), nil)
+	n.data, n.size = n.data[:size], int(size)
 	return nil
 }
 
@@ -226,35 +195,39 @@ func (l *Layer) SyncDir(path string) error {
 	if err := l.step(); err != nil {
 		return err
 	}
-	l.settle(func(u undo) bool { return u.file == nil && u.dir == filepath.Clean(path) })
+	dir, _, err := l.disk.find(filepath.Join(path, "x"))
+	if err != nil {
+		return err
+	}
+	l.disk.sync(func(c change) bool { return c.of(dir) })
 	return nil
 }
 
 type file struct {
 	keyfile.File
-	layer   *Layer
-	tracked *tracked
+	layer *Layer
+	node  *node
+	at    int
 }
 
 // Write implements keyfile.File; the write at which the run is cut is torn.
 func (f *file) Write(data []byte) (int, error) {
-	size := int64(0)
-	if info, err := os.Stat(f.tracked.path); err == nil {
-		size = info.Size()
-	}
 	over := f.layer.Cut()
+	if !over && f.layer.mode == Scatter {
+		// Some of it may get there though it is the one that is cut.
+		f.layer.disk.write(f.node, f.at, data)
+	}
 	if err := f.layer.step(); err != nil {
-		if over || f.layer.mode == PowerLoss {
+		if over || f.layer.mode != Kill {
 			return 0, err
 		}
 		n, writeErr := f.File.Write(data[:len(data)/2])
 		return n, errors.Join(err, writeErr)
 	}
-	t := f.tracked
-	f.layer.undo = append(f.layer.undo, undo{file: t, do: func() error {
-		// Half of what was not synced may have reached the disk.
-		return os.Truncate(t.path, size+int64(len(data))/2)
-	}})
+	if f.layer.mode != Scatter {
+		f.layer.disk.write(f.node, f.at, data)
+	}
+	f.at += len(data)
 	return f.File.Write(data)
 }
 
@@ -263,34 +236,8 @@ func (f *file) Sync() error {
 	if err := f.layer.step(); err != nil {
 		return err
 	}
-	f.layer.settle(func(u undo) bool { return u.file == f.tracked })
+	f.layer.disk.sync(func(c change) bool { return c.file == f.node })
 	return nil
 }
 
-// overwriting is a file whose content is being replaced.
-type overwriting struct {
-	file
-	at int
-}
-
-// Write implements keyfile.File; the write at which the run is cut is torn.
-func (f *overwriting) Write(data []byte) (int, error) {
-	before, err := os.ReadFile(f.tracked.path)
-	if err != nil {
-		return 0, err
-	}
-	over := f.layer.Cut()
-	if err := f.layer.step(); err != nil {
-		if over || f.layer.mode == PowerLoss {
-			return 0, err
-		}
-		n, writeErr := f.File.Write(data[:len(data)/2])
-		return n, errors.Join(err, writeErr)
-	}
-	// Half of what was not synced may have reached the disk.
-	t, torn := f.tracked, slices.Clone(before)
-	copy(torn[min(f.at, len(torn)):], data[:len(data)/2])
-	f.layer.undo = append(f.layer.undo, undo{file: t, do: func() error { return os.WriteFile(t.path, torn, keyfile.SecretPerm) }})
-	f.at += len(data)
-	return f.File.Write(data)
-}
+var _ keyfile.Layer = (*Layer)(nil)
