@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/agent"
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/keyfile/keyfiletest"
 )
@@ -31,6 +32,9 @@ type crasher struct {
 
 	spare  *authority
 	bridge []byte // the spare's root, cross-signed
+
+	generation uint32 // that the device has said to have taken
+	serial     uint64 // of the anchor statement, likewise
 }
 
 // step is one request of the CLM, or a deed of the technician. It may be
@@ -118,6 +122,43 @@ func doProvision(generation uint32) step {
 			c.start()
 		}
 		return err
+	}
+}
+
+// doRecipient lets bundles be sealed to the device.
+func doRecipient(c *crasher) error {
+	_, _, err := agent.Provisioned(c.cfg.Dir, c.cfg.Layer).Recipient()
+	return err
+}
+
+// doBundle delivers a bundle over the channel, and lets a CLM see the new
+// identity.
+func doBundle(generation uint32) step {
+	return func(c *crasher) error {
+		_, to, err := agent.Provisioned(c.cfg.Dir, keyfiletest.New(0, keyfiletest.Kill)).Recipient()
+		if err != nil {
+			return err
+		}
+		sealed, _, err := bundle.Seal(newBundle(c.t, generation), pkg(), to)
+		if err != nil {
+			return err
+		}
+		if err := c.agent.Bundle(context.Background(), c.peer, sealed); err != nil {
+			return err
+		}
+		c.generation = generation
+		c.agent.Settle(c.agent.Identity(), c.peer)
+		return nil
+	}
+}
+
+func doAnchors(serial uint64) step {
+	return func(c *crasher) error {
+		if err := c.statement(stated(c.t, serial, "*", c.ca.root.Raw)); err != nil {
+			return err
+		}
+		c.serial = serial
+		return nil
 	}
 }
 
@@ -224,6 +265,8 @@ func TestCrash(t *testing.T) {
 		{"cross-signed root, statement", join(provisioned, enrolSteps(1)), []step{doCrossSigned, doStatement(3)}, 1, 1},
 		{"later statement", join(provisioned, []step{doStatement(3)}, enrolSteps(1)), []step{doStatement(4)}, 1, 1},
 		{"three starts", join(provisioned, enrolSteps(1), stageSteps(2), []step{doActivate(2), doStart}), []step{doStart}, 1, 2},
+		{"bundles and anchors", join([]step{doRecipient}, provisioned, enrolSteps(1)),
+			[]step{doBundle(2), doAnchors(1), doCSR(2), doBundle(3), doAnchors(2)}, 1, 2},
 		{"later bundle and peers", join(provisioned, enrolSteps(1)), []step{doProvision(2), doPeers}, 1, 1},
 	} {
 		t.Run(sc.name, func(t *testing.T) {
@@ -340,6 +383,9 @@ func (c *crasher) consistent() {
 	c.t.Helper()
 	s := c.status()
 	checkPairs(c.t, c.cfg.Dir, s)
+	if s.Identity.Generation < c.generation || c.agent.Identity() != s.Identity || s.AnchorSerial < c.serial {
+		c.t.Errorf("generation %d and anchors %d, taken were %d and %d", s.Identity.Generation, s.AnchorSerial, c.generation, c.serial)
+	}
 	active := [32]byte{}
 	if s.Active != nil {
 		active = s.Active.SHA256

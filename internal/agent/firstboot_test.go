@@ -186,7 +186,7 @@ func TestFirstBootWithoutBundle(t *testing.T) {
 func TestFirstBootResumes(t *testing.T) {
 	t.Parallel()
 	sealed := sealToPIN(t, 1)
-	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss} {
+	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss, keyfiletest.Scatter} {
 		for cut := 1; ; cut++ {
 			f := card(t, map[string][]byte{bundleName: sealed, "pin": []byte(testPIN().Text())})
 			layer := keyfiletest.New(cut, mode)

@@ -129,7 +129,7 @@ func TestResetFollowsNoLink(t *testing.T) {
 // device, or none that starts or takes an identity, until a reset has finished.
 func TestInterruptedReset(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss} {
+	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss, keyfiletest.Scatter} {
 		for cut := 1; ; cut++ {
 			dir := lived(t)
 			layer := keyfiletest.New(cut, mode)

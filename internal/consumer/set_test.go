@@ -114,7 +114,7 @@ func TestPublishWritesOnlyWhatChanged(t *testing.T) {
 // the right one.
 func TestPublishIsCutAnywhere(t *testing.T) {
 	first, second := newPair(t, 1), newPair(t, 2)
-	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss} {
+	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss, keyfiletest.Scatter} {
 		for _, before := range []int64{0, 1} {
 			for n := 1; ; n++ {
 				dir := filepath.Join(t.TempDir(), "web")

@@ -24,5 +24,7 @@ func Lock(path string) (unlock func() error, err error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, errors.Join(err, closeErr))
 	}
-	return file.Close, nil
+	// The lock belongs to the open file, which a process that is just being
+	// started has too, until its program runs: closing ours would leave it held.
+	return func() error { return errors.Join(unix.Flock(int(file.Fd()), unix.LOCK_UN), file.Close()) }, nil
 }
