@@ -76,8 +76,10 @@ func dial(address string) (*tls.Conn, int64, error) {
 func shows(t *testing.T, address string, want int64) (failed int) {
 	t.Helper()
 	var last error
+	connections := 0
 	for began := time.Now(); time.Since(began) < patience; time.Sleep(5 * time.Millisecond) {
 		conn, serial, err := dial(address)
+		connections++
 		if err != nil {
 			last = err
 			failed++
@@ -85,6 +87,7 @@ func shows(t *testing.T, address string, want int64) (failed int) {
 		}
 		_ = conn.Close()
 		if serial == want {
+			t.Logf("certificate %d after %v, %d of %d connections failed", want, time.Since(began).Round(time.Millisecond), failed, connections)
 			return failed
 		}
 		last = fmt.Errorf("serial %d", serial)

@@ -33,7 +33,7 @@ func (s *Set) place(c Consumer, p pair) error {
 		return err
 	}
 	defer v.destroy()
-	if err := s.ensureDir(c.Dir); err != nil {
+	if err := s.ensureDir(c); err != nil {
 		return err
 	}
 	if err := s.files.Sweep(c.Dir); err != nil {
@@ -121,7 +121,8 @@ func (s *Set) makeDir(path string) error {
 }
 
 // ensureDir makes the directory of a consumer, whose parent is there.
-func (s *Set) ensureDir(dir string) error {
+func (s *Set) ensureDir(c Consumer) error {
+	dir := c.Dir
 	_, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.makeDir(dir); err != nil {
@@ -133,15 +134,16 @@ func (s *Set) ensureDir(dir string) error {
 	} else if err != nil {
 		return err
 	}
-	if os.Geteuid() != 0 {
-		return nil
+	// Root gives files away in it, and so may others where a group is named.
+	if os.Geteuid() == 0 || c.Owner+c.Group != "" {
+		return trusted(dir, os.Geteuid())
 	}
-	return trusted(dir)
+	return nil
 }
 
-// trusted checks that none but root may change what a path leads to: root
-// gives files away in it.
-func trusted(dir string) error {
+// trusted checks that none but root and one user may change what a path leads
+// to.
+func trusted(dir string, user int) error {
 	path, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return err
@@ -153,8 +155,8 @@ func trusted(dir string) error {
 		}
 		owner, ok := info.Sys().(*syscall.Stat_t)
 		open := info.Mode().Perm()&0o022 != 0 && (at == path || info.Mode()&fs.ModeSticky == 0)
-		if !ok || owner.Uid != 0 || open {
-			return fmt.Errorf("%s can be changed by others than root, who could have files given away (chown root, chmod go-w)", at)
+		if !ok || owner.Uid != 0 && int64(owner.Uid) != int64(user) || open {
+			return fmt.Errorf("%s can be changed by others than root and the agent, who could have files given away (chown root, chmod go-w)", at)
 		}
 		if at == "/" {
 			return nil
