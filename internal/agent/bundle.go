@@ -24,16 +24,29 @@ func (a *Agent) Bundle(ctx context.Context, peer ibc.Identity, sealed []byte) er
 		if err != nil {
 			return unacceptable(err)
 		}
-		before := a.Identity()
-		changed, err := a.succeed(func(e *provision.Endpoint) (*provision.Endpoint, error) { return e.Accept(b) })
-		if err != nil {
-			return unacceptable(err)
-		}
-		if changed {
-			a.cfg.Log.Info("took a later identity", "identity", b.Identity, "before", before, "peer", peer)
-		}
-		return nil
+		_, err = a.become(b, peer.String())
+		return unacceptable(err)
 	})
+}
+
+// Take is Bundle for an operator on the device: it takes the content of a
+// bundle that bundle.Open returned, to whomever it was sealed. Errors are those of
+// provision.Endpoint.Accept.
+func (a *Agent) Take(ctx context.Context, b *bundle.Bundle) (changed bool, err error) {
+	err = a.alone(ctx, func(state) error {
+		changed, err = a.become(b, "an operator of the device")
+		return err
+	})
+	return changed, err
+}
+
+func (a *Agent) become(b *bundle.Bundle, from string) (changed bool, err error) {
+	before := a.Identity()
+	changed, err = a.succeed(func(e *provision.Endpoint) (*provision.Endpoint, error) { return e.Accept(b) })
+	if changed {
+		a.cfg.Log.Info("took a later identity", "identity", b.Identity, "before", before, "from", from)
+	}
+	return changed, err
 }
 
 // unacceptable turns what is wrong with a bundle into a refusal; other errors

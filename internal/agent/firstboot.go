@@ -144,7 +144,7 @@ func (f FirstBoot) accept(dir store, found onCard, done *FirstBooted) error {
 	}
 	defer b.Key.Destroy()
 	if f.ParamsID != nil {
-		if err := b.HeldTo(*f.ParamsID); err != nil {
+		if err := dir.provisioned().HeldTo(b, *f.ParamsID); err != nil {
 			return err
 		}
 	}

@@ -16,10 +16,17 @@ import (
 // serving, and for every hook.
 const callTimeout = 20 * time.Minute
 
-// Call has the agent that runs on a data directory do a command, and decodes
-// the result. Errors wrap ErrNotRunning, are an *Error, or say that the agent
+// Call has the agent that runs on a data directory do a command with an
+// argument, nil for none, and decodes the result. Errors wrap ErrNotRunning, are an *Error, or say that the agent
 // did not answer.
-func Call(ctx context.Context, dir, command string, result any) (err error) {
+func Call(ctx context.Context, dir, command string, argument, result any) (err error) {
+	q := request{Version: version, Command: command}
+	if argument != nil {
+		if q.Argument, err = json.Marshal(argument); err != nil {
+			return fmt.Errorf("ask the agent: %w", err)
+		}
+		defer clear(q.Argument)
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	address, done, err := socketPath(dir)
@@ -40,7 +47,7 @@ func Call(ctx context.Context, dir, command string, result any) (err error) {
 		stop()
 		err = errors.Join(err, conn.Close())
 	}()
-	if err := writeLine(conn, request{Version: version, Command: command}); err != nil {
+	if err := writeLine(conn, q); err != nil {
 		return fmt.Errorf("ask the agent: %w", err)
 	}
 	line, err := readLine(conn, maxResponse)

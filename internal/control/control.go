@@ -5,7 +5,7 @@
 // kernel's word on who the peer is has to be root or the agent's own user. One
 // connection carries one request and one response, each a line of JSON:
 //
-//	{"version":1,"command":"rollback"}
+//	{"version":1,"command":"rollback"}     (some commands take an "argument")
 //	{"version":1,"result":{...}}   or   {"version":1,"error":"...","code":"..."}
 //
 // Other versions are refused, unknown keys ignored.
@@ -29,7 +29,7 @@ const version = 1
 
 // Bounds of a line in bytes.
 const (
-	maxRequest  = 1 << 10
+	maxRequest  = 256 << 10
 	maxResponse = 64 << 10
 )
 
@@ -57,8 +57,9 @@ const (
 )
 
 type request struct {
-	Version int    `json:"version"`
-	Command string `json:"command"`
+	Version  int             `json:"version"`
+	Command  string          `json:"command"`
+	Argument json.RawMessage `json:"argument,omitempty"`
 }
 
 type response struct {

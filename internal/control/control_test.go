@@ -45,16 +45,28 @@ func TestCall(t *testing.T) {
 	}
 	for _, dir := range []string{t.TempDir(), deep} {
 		var got string
-		if err := Call(t.Context(), dir, "greet", &got); !errors.Is(err, ErrNotRunning) {
+		if err := Call(t.Context(), dir, "greet", nil, &got); !errors.Is(err, ErrNotRunning) {
 			t.Errorf("nobody there: %v", err)
 		}
 		start(t, dir, map[string]Handler{
-			"greet": func(context.Context) (any, error) { return "hello", nil },
-			"no":    func(context.Context) (any, error) { return nil, fmt.Errorf("so: %w", &Error{"mood", "not now"}) },
-			"fail":  func(context.Context) (any, error) { return nil, io.ErrUnexpectedEOF },
+			"greet": func(context.Context, json.RawMessage) (any, error) { return "hello", nil },
+			"no": func(context.Context, json.RawMessage) (any, error) {
+				return nil, fmt.Errorf("so: %w", &Error{"mood", "not now"})
+			},
+			"echo": func(_ context.Context, argument json.RawMessage) (any, error) { return argument, nil },
+			"fail": func(context.Context, json.RawMessage) (any, error) { return nil, io.ErrUnexpectedEOF },
 		})
-		if err := Call(t.Context(), dir, "greet", &got); err != nil || got != "hello" {
+		if err := Call(t.Context(), dir, "greet", nil, &got); err != nil || got != "hello" {
 			t.Errorf("%q, %v", got, err)
+		}
+		long := strings.Repeat("x", 200<<10)
+		for _, argument := range []string{"a", long[:100], "\n"} {
+			if err := Call(t.Context(), dir, "echo", argument, &got); err != nil || got != argument {
+				t.Errorf("%q came back as %.100q, %v", argument, got, err)
+			}
+		}
+		if err := Call(t.Context(), dir, "greet", long, &got); err != nil {
+			t.Errorf("with an argument of %d bytes: %v", len(long), err)
 		}
 		for command, want := range map[string]Error{
 			"no":   {"mood", "not now"},
@@ -62,7 +74,7 @@ func TestCall(t *testing.T) {
 			"else": {CodeUnknown, `the agent that runs knows no command "else"`},
 		} {
 			var refusal *Error
-			if err := Call(t.Context(), dir, command, &got); !errors.As(err, &refusal) || *refusal != want {
+			if err := Call(t.Context(), dir, command, nil, &got); !errors.As(err, &refusal) || *refusal != want {
 				t.Errorf("%s: %v", command, err)
 			}
 		}
@@ -84,11 +96,11 @@ func TestStaleSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got string
-	if err := Call(t.Context(), dir, "greet", &got); !errors.Is(err, ErrNotRunning) {
+	if err := Call(t.Context(), dir, "greet", nil, &got); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("got %v", err)
 	}
-	start(t, dir, map[string]Handler{"greet": func(context.Context) (any, error) { return "hello", nil }})
-	if err := Call(t.Context(), dir, "greet", &got); err != nil {
+	start(t, dir, map[string]Handler{"greet": func(context.Context, json.RawMessage) (any, error) { return "hello", nil }})
+	if err := Call(t.Context(), dir, "greet", nil, &got); err != nil {
 		t.Error(err)
 	}
 }
@@ -96,11 +108,11 @@ func TestStaleSocket(t *testing.T) {
 // Somebody who interrupts a command does not wait for the agent.
 func TestCallIsInterrupted(t *testing.T) {
 	dir, release := t.TempDir(), make(chan struct{})
-	start(t, dir, map[string]Handler{"wait": func(context.Context) (any, error) { <-release; return nil, nil }})
+	start(t, dir, map[string]Handler{"wait": func(context.Context, json.RawMessage) (any, error) { <-release; return nil, nil }})
 	defer close(release)
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
-	if err := Call(ctx, dir, "wait", new(string)); !errors.Is(err, context.Canceled) {
+	if err := Call(ctx, dir, "wait", nil, new(string)); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -119,7 +131,7 @@ func TestAttackAnotherUser(t *testing.T) {
 }
 
 // Attack: a peer that sends no end of a line, or nonsense, costs the agent a
-// kilobyte.
+// quarter of a megabyte.
 func TestAttackEndlessRequest(t *testing.T) {
 	dir := t.TempDir()
 	start(t, dir, nil)

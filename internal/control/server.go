@@ -22,9 +22,9 @@ const (
 	requestTimeout = 10 * time.Second // for the request to arrive, or the response to leave
 )
 
-// Handler does what a command says and returns the result, which is encoded as
-// JSON. An *Error reaches the peer as it is, another error without its code.
-type Handler func(ctx context.Context) (any, error)
+// Handler does what a command says with its argument, which is nil if there is
+// none, and returns the result, which is encoded as JSON. An *Error reaches the peer as it is, another error without its code.
+type Handler func(ctx context.Context, argument json.RawMessage) (any, error)
 
 // Server answers on the socket of a data directory.
 type Server struct {
@@ -102,10 +102,12 @@ func (s *Server) answer(ctx context.Context, conn *net.UnixConn) (err error) {
 	if err != nil {
 		return err
 	}
+	defer clear(line) // an argument may be a secret
 	var q request
 	if err := parse(line, &q); err != nil {
 		return errors.Join(err, writeLine(conn, response{Version: version, Error: err.Error(), Code: CodeUnknown}))
 	}
+	defer func() { clear(q.Argument) }()
 	r := s.run(ctx, q)
 	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
 		return err
@@ -121,7 +123,7 @@ func (s *Server) run(ctx context.Context, q request) response {
 		return r
 	}
 	s.Log.Info("command by hand", "command", q.Command)
-	result, err := handler(ctx)
+	result, err := handler(ctx, q.Argument)
 	if err == nil {
 		r.Result, err = json.Marshal(result)
 	}

@@ -20,6 +20,9 @@ import (
 type Endpoint struct {
 	*bundle.Bundle // that was accepted last
 
+	// Root is the params_id of the first bundle: the root of trust, from which
+	// statements led to the present epoch.
+	Root bundle.Hash
 	// Floors are the highest of each CLM name in the bundles before: a bundle
 	// raises a floor, none lowers it.
 	Floors []bundle.Peer
@@ -67,7 +70,7 @@ func (e *Endpoint) Accept(b *bundle.Bundle) (*Endpoint, error) {
 		next.Anchors = e.Anchors
 	}
 	if order > 0 {
-		return &Endpoint{Bundle: &next, Floors: e.floors(), Predecessors: e.predecessors()}, nil
+		return &Endpoint{Bundle: &next, Root: e.Root, Floors: e.floors(), Predecessors: e.predecessors()}, nil
 	}
 	// Whom it was sealed to does not matter: the same identity may have been
 	// issued again to a passphrase.
@@ -184,7 +187,7 @@ func (e *Endpoint) Settled(own, clm ibc.Identity) *Endpoint {
 	if at < 0 || compare(bundle.Peer{Epoch: clm.Epoch, Generation: clm.Generation}, peers[at]) < 0 {
 		return nil
 	}
-	return &Endpoint{Bundle: e.Bundle, Floors: e.Floors}
+	return &Endpoint{Bundle: e.Bundle, Root: e.Root, Floors: e.Floors}
 }
 
 func find(peers []bundle.Peer, name string) int {

@@ -388,3 +388,38 @@ func TestCLMTakesNoLaterEpoch(t *testing.T) {
 		t.Errorf("epoch 2: %v", err)
 	}
 }
+
+// A params_id from a configuration that nobody touched for years still holds
+// the bundles of later epochs that its PKG leads to, and no others.
+func TestHeldTo(t *testing.T) {
+	t.Parallel()
+	p, stranger := newPlant(t), newPlant(t)
+	s := p.store()
+	first := p.secrets[0].Params().ID()
+	later := p.device(2, 1, floor("clm-1", 2, 1))
+	if err := s.HeldTo(later, first); !errors.Is(err, bundle.ErrParams) {
+		t.Errorf("the first bundle is of another epoch than asked for: %v", err)
+	}
+	install(t, s, p.device(1, 1, floor("clm-1", 1, 1)))
+	for range 2 {
+		for _, id := range [][32]byte{first, later.Params.ID()} {
+			if err := s.HeldTo(later, id); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := s.HeldTo(later, stranger.secrets[0].Params().ID()); !errors.Is(err, bundle.ErrParams) {
+			t.Errorf("held to another PKG: %v", err)
+		}
+		install(t, s, later)
+		if root := load(t, s).Root; root != first {
+			t.Errorf("the root of trust is %s", root)
+		}
+	}
+	e := load(t, s)
+	if err := s.Save(e.Settled(e.Identity, clm("clm-1", 2, 1))); err != nil {
+		t.Fatal(err)
+	}
+	if root := load(t, s).Root; root != first {
+		t.Errorf("the root of trust is %s", root)
+	}
+}

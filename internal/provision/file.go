@@ -24,6 +24,7 @@ type file struct {
 	Anchors      [][]byte      `json:"anchors,omitempty"`
 	Recipient    bundle.Hash   `json:"recipient_sha256"`
 
+	Root         bundle.Hash   `json:"root_params_id,omitzero"` // zero: that of Params
 	Floors       []bundle.Peer `json:"floors,omitempty"`
 	Predecessors []Predecessor `json:"predecessors,omitempty"`
 }
@@ -41,10 +42,13 @@ func parse(data []byte) (*Endpoint, error) {
 			Identity: f.Identity, Params: f.Params, Peers: f.Peers, Names: f.Names, RecoveryHash: f.RecoveryHash,
 			Address: f.Address, CLMAddresses: f.CLMAddresses, Anchors: f.Anchors, Recipient: f.Recipient,
 		},
-		Floors: f.Floors, Predecessors: f.Predecessors,
+		Root: f.Root, Floors: f.Floors, Predecessors: f.Predecessors,
 	}
 	if err := e.validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
+	}
+	if e.Root == (bundle.Hash{}) {
+		e.Root = e.Params.ID()
 	}
 	d, err := hex.DecodeString(f.Key)
 	if err != nil {
@@ -58,9 +62,13 @@ func parse(data []byte) (*Endpoint, error) {
 func (e *Endpoint) encode() ([]byte, error) {
 	d := e.Key.Bytes()
 	defer clear(d)
+	root := e.Root
+	if root == e.Params.ID() {
+		root = bundle.Hash{}
+	}
 	data, err := json.MarshalIndent(file{
 		version, e.Identity, e.Params, hex.EncodeToString(d), e.Peers, e.Names, e.RecoveryHash,
-		e.Address, e.CLMAddresses, e.Anchors, e.Recipient, e.Floors, e.Predecessors,
+		e.Address, e.CLMAddresses, e.Anchors, e.Recipient, root, e.Floors, e.Predecessors,
 	}, "", " ")
 	if err != nil {
 		return nil, fmt.Errorf("encode identity: %w", err)

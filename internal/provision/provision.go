@@ -127,6 +127,29 @@ func (s Store) Save(e *Endpoint) error {
 	return s.Files.WriteDurable(s.path(IdentityFile), data, keyfile.SecretPerm)
 }
 
+// HeldTo reports, as an error that wraps bundle.ErrParams, that a bundle is not
+// held to the params_id of a PKG: that is neither the bundle's own, nor that of
+// what the endpoint has, or had first. In the latter cases Install sees to it that
+// the PKG's statements lead from there to the bundle.
+func (s Store) HeldTo(b *bundle.Bundle, paramsID [ibc.ParamsIDSize]byte) error {
+	held := b.HeldTo(paramsID)
+	if held == nil {
+		return nil
+	}
+	present, err := s.Load()
+	if errors.Is(err, ErrNone) {
+		return held
+	}
+	if err != nil {
+		return err
+	}
+	defer present.Key.Destroy()
+	if present.Params.ID() == paramsID || present.Root == paramsID {
+		return nil
+	}
+	return held
+}
+
 // Install keeps the content of a bundle that bundle.Open returned, as Accept
 // says. The first one must have been held to a params_id by the caller, or be
 // trusted on first use. The caller keeps other processes off the directory.
@@ -139,7 +162,7 @@ func (s Store) Install(b *bundle.Bundle) (changed bool, err error) {
 	present, err := s.Load()
 	switch {
 	case errors.Is(err, ErrNone):
-		return true, s.Save(&Endpoint{Bundle: b})
+		return true, s.Save(&Endpoint{Bundle: b, Root: b.Params.ID()})
 	case err != nil:
 		return false, err
 	}

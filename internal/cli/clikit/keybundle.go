@@ -27,13 +27,19 @@ func (k *KeyBundle) Register(f *pflag.FlagSet) {
 
 // Open opens the bundle with the passphrase or PIN, or with the age key of the
 // endpoint, and holds it to the params_id. Errors are those of bundle.Open and
-// bundle.Bundle.HeldTo, or of usage.
+// provision.Store.HeldTo, or of usage.
 func (k KeyBundle) Open(ctx context.Context, s Streams, c *Common, program string, own provision.Store) (*bundle.Bundle, error) {
-	sealed, err := keyfile.Read(k.Path, bundle.MaxSize)
+	sealed, err := k.Read(ctx, s, c, program)
 	if err != nil {
-		return nil, WithCode(err, ExitUsage)
+		return nil, err
 	}
-	b, err := k.open(ctx, s, c, program, own, sealed)
+	defer clear(sealed.Passphrase)
+	return k.OpenSealed(sealed, own)
+}
+
+// OpenSealed is Open of what Read returned.
+func (k KeyBundle) OpenSealed(sealed SealedBundle, own provision.Store) (*bundle.Bundle, error) {
+	b, err := sealed.Open(own)
 	if err != nil || k.ParamsID == "" {
 		return b, err
 	}
@@ -41,27 +47,43 @@ func (k KeyBundle) Open(ctx context.Context, s Streams, c *Common, program strin
 	if err := want.UnmarshalText([]byte(k.ParamsID)); err != nil {
 		return nil, Usage("--params-id: %w", err)
 	}
-	return b, b.HeldTo(want)
+	return b, own.HeldTo(b, want)
 }
 
-func (k KeyBundle) open(ctx context.Context, s Streams, c *Common, program string, own provision.Store, sealed []byte) (*bundle.Bundle, error) {
-	kinds, err := bundle.SealedTo(sealed)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", k.Path, err)
+// SealedBundle is a bundle with what opens it.
+type SealedBundle struct {
+	Bundle     []byte `json:"bundle"`
+	Passphrase []byte `json:"passphrase,omitempty"` // nil: the endpoint's age key does
+}
+
+// Open opens the bundle. Errors are those of bundle.Open.
+func (b SealedBundle) Open(own provision.Store) (*bundle.Bundle, error) {
+	if b.Passphrase != nil {
+		return bundle.OpenTyped(b.Bundle, b.Passphrase)
 	}
-	if k.PassphraseFile == "" && (len(kinds) != 1 || kinds[0] != "scrypt") {
-		opener, _, err := own.Recipient()
-		if err != nil {
-			return nil, err
-		}
-		return bundle.Open(sealed, opener)
-	}
-	passphrase, err := k.Passphrase(ctx, s, c, program)
+	opener, _, err := own.Recipient()
 	if err != nil {
 		return nil, err
 	}
-	defer clear(passphrase)
-	return bundle.OpenTyped(sealed, passphrase)
+	return bundle.Open(b.Bundle, opener)
+}
+
+// Read reads the bundle and, if it needs one, its passphrase or PIN, which the
+// caller zeroes after use.
+func (k KeyBundle) Read(ctx context.Context, s Streams, c *Common, program string) (SealedBundle, error) {
+	sealed, err := keyfile.Read(k.Path, bundle.MaxSize)
+	if err != nil {
+		return SealedBundle{}, WithCode(err, ExitUsage)
+	}
+	kinds, err := bundle.SealedTo(sealed)
+	if err != nil {
+		return SealedBundle{}, fmt.Errorf("%s: %w", k.Path, err)
+	}
+	out := SealedBundle{Bundle: sealed}
+	if k.PassphraseFile != "" || len(kinds) == 1 && kinds[0] == "scrypt" {
+		out.Passphrase, err = k.Passphrase(ctx, s, c, program)
+	}
+	return out, err
 }
 
 // Passphrase reads or asks for what opens a bundle without recipient. The

@@ -2,13 +2,18 @@ package devagent
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 
 	"github.com/spf13/cobra"
 
 	"github.com/edgeclm/edgeclm/internal/agent"
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/control"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
 func (a *app) provisionCommand() *cobra.Command {
@@ -23,7 +28,7 @@ directory. It prints the params_id, the PKG's root of trust: compare it with
 what pkg-offline init printed, or give it with --params-id.
 
 The same bundle again changes nothing. A later one must be of the same PKG and
-for the same device.
+for the same device; an agent that runs on the data directory takes it at once.
 
 With --first-boot the bundle is the one in a directory, a memory card's boot
 partition, and its PIN in a file pin or pin.txt beside it; both are wiped once
@@ -59,12 +64,20 @@ type provisioned struct {
 }
 
 func (a *app) provision(ctx context.Context, c config, k clikit.KeyBundle) error {
-	b, err := k.Open(ctx, a.Streams, &a.Common, program, agent.Provisioned(c.DataDir, nil))
+	sealed, err := k.Read(ctx, a.Streams, &a.Common, program)
+	if err != nil {
+		return err
+	}
+	defer clear(sealed.Passphrase)
+	b, err := k.OpenSealed(sealed, agent.Provisioned(c.DataDir, nil))
 	if err != nil {
 		return err
 	}
 	defer b.Key.Destroy()
 	changed, err := agent.Provision(c.DataDir, nil, b)
+	if errors.Is(err, keyfile.ErrLocked) {
+		changed, err = provisionRunning(ctx, c.DataDir, sealed, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -73,6 +86,65 @@ func (a *app) provision(ctx context.Context, c config, k clikit.KeyBundle) error
 	}
 	return a.renderProvisioned(b.Identity, b.Params.ID(), changed)
 }
+
+// provisionRunning has the agent that holds the data directory take a bundle.
+func provisionRunning(ctx context.Context, dir string, sealed clikit.SealedBundle, locked error) (changed bool, err error) {
+	err = control.Call(ctx, dir, commandProvision, sealed, &changed)
+	var refusal *control.Error
+	switch {
+	case errors.Is(err, control.ErrNotRunning):
+		return false, locked // another command, or an agent that just starts
+	case errors.As(err, &refusal):
+		for _, r := range provisionRefusals() {
+			if r.code == refusal.Code {
+				return false, &relayed{refusal.Text, r.cause}
+			}
+		}
+	}
+	return changed, err
+}
+
+// provisionDevice takes a bundle for provisionRunning.
+func provisionDevice(ctx context.Context, dir string, device *agent.Agent, argument json.RawMessage) (changed bool, err error) {
+	var sealed clikit.SealedBundle
+	if err := json.Unmarshal(argument, &sealed); err != nil {
+		return false, err
+	}
+	defer clear(sealed.Passphrase)
+	b, err := sealed.Open(agent.Provisioned(dir, nil))
+	if err != nil {
+		return false, err
+	}
+	changed, err = device.Take(ctx, b)
+	for _, r := range provisionRefusals() {
+		if errors.Is(err, r.cause) {
+			return false, &control.Error{Code: r.code, Text: err.Error()}
+		}
+	}
+	return changed, err
+}
+
+type provisionRefusal struct {
+	code  string // on the control socket
+	cause error
+}
+
+func provisionRefusals() []provisionRefusal {
+	return []provisionRefusal{
+		{"not-later", provision.ErrNotLater},
+		{"other", provision.ErrOther},
+		{"params", bundle.ErrParams},
+	}
+}
+
+// relayed is an error that an agent at work has reported.
+type relayed struct {
+	text  string
+	cause error
+}
+
+func (e *relayed) Error() string { return e.text }
+func (e *relayed) Unwrap() error { return e.cause }
 
 func (a *app) renderProvisioned(id ibc.Identity, paramsID bundle.Hash, changed bool) error {
 	r := provisioned{Identity: id, ParamsID: paramsID.String(), Changed: changed}

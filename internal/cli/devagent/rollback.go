@@ -2,6 +2,7 @@ package devagent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,8 +43,9 @@ nothing alternates.`,
 
 // Commands and codes of the control socket.
 const (
-	commandRollback = "rollback"
-	codeNoPrevious  = "no-previous"
+	commandProvision = "provision"
+	commandRollback  = "rollback"
+	codeNoPrevious   = "no-previous"
 )
 
 // rolledBack is the result of rollback.
@@ -55,7 +57,7 @@ type rolledBack struct {
 
 func (a *app) rollback(ctx context.Context, c config) error {
 	var r rolledBack
-	err := control.Call(ctx, c.DataDir, commandRollback, &r)
+	err := control.Call(ctx, c.DataDir, commandRollback, nil, &r)
 	var refusal *control.Error
 	switch {
 	case errors.Is(err, control.ErrNotRunning):
@@ -131,7 +133,10 @@ const hintNoPrevious = "only the pair before the last activation can come back; 
 // is no reason not to serve that they cannot.
 func (a *app) serveControl(ctx context.Context, dir string, device *agent.Agent, log *slog.Logger) (stop func()) {
 	s := control.Server{Log: log, Handlers: map[string]control.Handler{
-		commandRollback: func(ctx context.Context) (any, error) {
+		commandProvision: func(ctx context.Context, argument json.RawMessage) (any, error) {
+			return provisionDevice(ctx, dir, device, argument)
+		},
+		commandRollback: func(ctx context.Context, _ json.RawMessage) (any, error) {
 			r, err := rollBackDevice(ctx, device)
 			if errors.Is(err, agent.ErrNoPrevious) {
 				return nil, &control.Error{Code: codeNoPrevious, Text: err.Error()}
