@@ -84,7 +84,7 @@ func newBench(t *testing.T) *bench {
 	conn := must[net.PacketConn](t)(net.ListenPacket("udp", "127.0.0.1:0"))
 	b.address = conn.LocalAddr().String()
 	server := &coaplink.Server{
-		Key: a.Key(), Params: []*ibc.Params{a.Params()}, Peers: a, Services: a, Random: rand.Reader, Now: time.Now,
+		Self: a, Peers: a, Services: a, Random: rand.Reader, Now: time.Now,
 		Log: slog.New(slog.DiscardHandler), Limits: coaplink.Limits{FirstFlights: 1 << 10, Waiting: 1 << 10, Slots: 1 << 8, SourceBurst: 1 << 20, PairBurst: 1 << 20, Sessions: 1 << 10},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
