@@ -66,6 +66,28 @@ type Delivery struct {
 	// Refuse refuses the earlier identities of the devices at once, also where
 	// a bundle of the later one waits to be handed over.
 	Refuse bool
+	// Earliest, if its generation is not 0, is the earliest identity (its role
+	// and name do not count) that devices may have which are new here, and for
+	// which the bundle of a later one is at hand: an inventory was lost while
+	// bundles were being handed over.
+	Earliest ibc.Identity
+}
+
+// Begin returns what is known about a device that is new here; queue says that
+// the row's bundle is to be queued.
+func (d Delivery) Begin(row Row) (first Row, queue bool) {
+	first = row
+	first.Sealed = nil
+	if len(row.Sealed) == 0 || d.Refuse || d.Earliest.Generation == 0 {
+		return first, false
+	}
+	earliest := row.Identity
+	earliest.Epoch, earliest.Generation = d.Earliest.Epoch, d.Earliest.Generation
+	if earliest.Compare(row.Identity) >= 0 {
+		return first, false
+	}
+	first.Identity = earliest
+	return first, true
 }
 
 // Receive returns what is known about a device after one of the delivery's

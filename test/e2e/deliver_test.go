@@ -76,7 +76,7 @@ func TestNewKeysForAFleet(t *testing.T) {
 	}
 	// Somebody has copied the card of one of them.
 	copied := &node{p: p, name: "plc-2", dir: filepath.Join(t.TempDir(), "copy"), algo: fleet.ECDSAP256}
-	if out, err := exec.Command("cp", "-a", nodes["plc-2"].dir, copied.dir).CombinedOutput(); err != nil { //nolint:gosec // paths of this test
+	if out, err := exec.Command("cp", "-a", nodes["plc-2"].dir, copied.dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	p.commissionLater(p.later(nodes["plc-1"], 2), p.later(nodes["plc-2"], 3))

@@ -26,10 +26,10 @@ var (
 	errOtherBundle = errors.New("not the bundle that the manifest lists")
 )
 
-// attachBundles reads the bundles of those rows (of the same order as listed)
-// whose device is known under an earlier identity, from a medium. What waits
-// for a device already need not be there any more.
-func attachBundles(ctx context.Context, devices inventory, medium string, listed []bundle.Row, rows []store.Row) error {
+// attachBundles reads the bundles of those rows of a delivery (of the same order
+// as listed) whose device has, or may have, an earlier identity, from a medium.
+// What waits for a device already need not be there any more.
+func attachBundles(ctx context.Context, devices inventory, medium string, listed []bundle.Row, delivery store.Delivery) error {
 	known := map[string]fleet.Device{}
 	for d, err := range devices.ListDevices(ctx, store.Filter{}) {
 		if err != nil {
@@ -44,13 +44,19 @@ func attachBundles(ctx context.Context, devices inventory, medium string, listed
 	var missing []string
 	for i, r := range listed {
 		d, ok := known[r.Name]
-		if !ok || r.Identity().Compare(d.Identity) <= 0 || r.Identity().Compare(d.Next) < 0 {
+		if !ok {
+			d.Identity = r.Identity()
+			if e := delivery.Earliest; e.Generation > 0 {
+				d.Identity.Epoch, d.Identity.Generation = e.Epoch, e.Generation
+			}
+		}
+		if r.Identity().Compare(d.Identity) <= 0 || r.Identity().Compare(d.Next) < 0 {
 			continue
 		}
 		if w := waiting[r.Name]; w.Version == enrol.BundleVersion(r.Identity()) && w.Digest == r.SHA256 {
 			continue
 		}
-		rows[i].Sealed, err = readBundle(filepath.Join(medium, filepath.FromSlash(r.File)), r.SHA256)
+		delivery.Rows[i].Sealed, err = readBundle(filepath.Join(medium, filepath.FromSlash(r.File)), r.SHA256)
 		if errors.Is(err, fs.ErrNotExist) {
 			if r.Identity() != d.Next {
 				missing = append(missing, r.Name)

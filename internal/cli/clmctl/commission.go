@@ -18,7 +18,7 @@ import (
 )
 
 type commissionOptions struct {
-	manifest, addresses, deliver string
+	manifest, addresses, deliver, earliest string
 }
 
 // When bundles of later identities are handed over.
@@ -49,6 +49,10 @@ With --deliver=later bundles are queued only. With --deliver=never they are not:
 carry them by hand; the earlier identities are refused from this moment on. That
 is what to do if a device was stolen, or its key may have leaked.
 
+--earliest e1.g1 is for a new inventory, after the old one was lost while bundles
+were being handed over: devices that are new here may still have an identity as
+early as that, and get the manifest's.
+
 --addresses adds or overrides addresses from a CSV file with the header
 name,address; an empty address returns to that of the manifest.`,
 		Example: "  clmctl commission usb/manifest.json --addresses addresses.csv\n  clmctl commission usb/manifest.json --deliver=later",
@@ -68,6 +72,7 @@ name,address; an empty address returns to that of the manifest.`,
 	f := cmd.Flags()
 	f.StringVar(&o.addresses, "addresses", "", "CSV file with the header name,address")
 	f.StringVar(&o.deliver, "deliver", deliverNow, "hand bundles of later identities over now, later or never")
+	f.StringVar(&o.earliest, "earliest", "", "the earliest identity that a device may have which is new here, as e1.g1")
 	_ = cmd.RegisterFlagCompletionFunc("deliver", cobra.FixedCompletions([]string{deliverNow, deliverLater, deliverNever}, cobra.ShellCompDirectiveNoFileComp))
 	registerBatch(cmd)
 	return cmd
@@ -89,7 +94,7 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 	}
 	defer func() { err = errors.Join(err, devices.Close()) }()
 	if !delivery.Refuse {
-		if err := attachBundles(ctx, devices, filepath.Dir(o.manifest), m, delivery.Rows); err != nil {
+		if err := attachBundles(ctx, devices, filepath.Dir(o.manifest), m, delivery); err != nil {
 			return err
 		}
 	}
@@ -140,6 +145,13 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 // of the returned list, in its order.
 func (a *app) readDelivery(o commissionOptions, params *ibc.Params) ([]bundle.Row, store.Delivery, error) {
 	d := store.Delivery{At: a.Now(), Source: filepath.Base(o.manifest), Refuse: o.deliver == deliverNever}
+	if o.earliest != "" {
+		id, err := ibc.ParseIdentity("edgeclm/v1/dev/any/" + o.earliest)
+		if err != nil {
+			return nil, d, clikit.WithHint(clikit.Usage("--earliest: %q is no epoch and generation", o.earliest), "write e1.g1")
+		}
+		d.Earliest = id
+	}
 	data, err := keyfile.Read(o.manifest, bundle.MaxManifestSize)
 	if err != nil {
 		return nil, d, clikit.WithCode(err, clikit.ExitUsage)

@@ -94,25 +94,38 @@ func (d *Disk) putRow(delivery store.Delivery, row store.Row, tally *store.Tally
 	row.Labels, row.Names = maps.Clone(row.Labels), slices.Clone(row.Names)
 	known := d.devices[name]
 	if known == nil {
-		row.Sealed = nil
-		d.devices[name] = (&device{row: row}).refresh()
+		first, queue := delivery.Begin(row)
+		d.devices[name] = (&device{row: first}).refresh()
 		tally.Note(name, store.Added)
+		if queue {
+			return d.queueRow(delivery, row, tally)
+		}
 		return nil
 	}
 	next := *known
 	merged, queue, outcome := delivery.Receive(known.row, d.next(known), row)
 	if queue {
-		bundle := enrol.NewDelivery(name, enrol.DeliverBundle, enrol.BundleVersion(row.Identity), row.Sealed, delivery.At)
-		switch queued, err := d.queue([]enrol.Delivery{bundle}); {
-		case err != nil:
-			return fmt.Errorf("%w: %w", store.ErrInvalid, err)
-		case queued > 0:
-			tally.NoteQueued(name)
+		if err := d.queueRow(delivery, row, tally); err != nil {
+			return err
 		}
 	}
 	next.row = merged
 	d.devices[name] = next.refresh()
 	tally.Note(name, outcome)
+	return nil
+}
+
+// queueRow queues a row's bundle.
+func (d *Disk) queueRow(delivery store.Delivery, row store.Row, tally *store.Tally) error {
+	name := row.Identity.Name
+	bundle := enrol.NewDelivery(name, enrol.DeliverBundle, enrol.BundleVersion(row.Identity), row.Sealed, delivery.At)
+	queued, err := d.queue([]enrol.Delivery{bundle})
+	if err != nil {
+		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
+	}
+	if queued > 0 {
+		tally.NoteQueued(name)
+	}
 	return nil
 }
 

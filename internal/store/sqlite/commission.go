@@ -145,15 +145,21 @@ func (c *commissioning) queue(ctx context.Context, t *tx, row store.Row) error {
 }
 
 func (c *commissioning) add(ctx context.Context, t *tx, row store.Row) error {
-	next := &claim{Row: row}
+	first, queue := c.Begin(row)
+	next := &claim{Row: first}
 	id, err := t.insert(ctx, insertClaim, values(next.columns(), row.Identity.Name, timestamp{&c.At})...)
 	if err != nil {
 		return err
 	}
 	next.id = id
 	c.tally.Note(row.Identity.Name, store.Added)
-	if err := c.noteIdentity(ctx, t, row.Identity); err != nil {
+	if err := c.noteIdentity(ctx, t, first.Identity); err != nil {
 		return err
+	}
+	if queue {
+		if err := c.queue(ctx, t, row); err != nil {
+			return err
+		}
 	}
 	return c.noteAddress(ctx, t, &claim{}, next)
 }

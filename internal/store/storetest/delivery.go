@@ -300,6 +300,19 @@ func testCommissionBundle(t *testing.T, place Place[Store]) {
 	commission(store.Counts{Added: 1}, false, with(row("plc-9", 7, 20), "nine"))
 	same(t, "a new device", outstanding(t, s, "plc-9"), []enrol.Delivery(nil))
 
+	// But if an inventory was lost meanwhile, a new device may be behind.
+	if n, err := s.PutDevices(context.Background(), store.Delivery{
+		At: epoch, Source: "x", Earliest: ibc.Identity{Epoch: 1, Generation: 2},
+		Rows: []store.Row{with(row("plc-5", 3, 21), "five"), row("plc-6", 3, 22), with(row("plc-7", 2, 23), "seven")},
+	}); err != nil || n != (store.Counts{Added: 3, Queued: 1}) {
+		t.Errorf("new devices: %+v, %v", n, err)
+	}
+	for name, want := range map[string]uint32{"plc-5": 2, "plc-6": 3, "plc-7": 2} {
+		if d := device(t, s, name); d.Identity.Generation != want || (d.Next.Generation == 3) != (name == "plc-5") {
+			t.Errorf("%s: accepts %s, next %s", name, d.Identity, d.Next)
+		}
+	}
+
 	_, err := s.PutDevices(context.Background(), store.Delivery{At: epoch, Source: "x", Rows: []store.Row{
 		row("plc-2", 2, 30), with(row("plc-1", 6, 31), strings.Repeat("x", enrol.MaxDelivery+1)),
 	}})
