@@ -14,12 +14,13 @@ import (
 // Courier hands over to devices what is queued for them. Its fields are set
 // once; it is safe for concurrent use on different devices.
 type Courier struct {
-	Store  Store
-	Queue  DeliveryStore
-	Dialer Dialer
-	Params func(epoch uint32) (*ibc.Params, error) // that verify devices
-	Now    func() time.Time
-	Log    *slog.Logger
+	Store     Store
+	Queue     DeliveryStore
+	Sightings SightingStore // told of the trust anchors that were handed over; nil: nobody is
+	Dialer    Dialer
+	Params    func(epoch uint32) (*ibc.Params, error) // that verify devices
+	Now       func() time.Time
+	Log       *slog.Logger
 	// Visit visits devices for which nothing waits too. A device that has
 	// answered once refuses the earlier keys of this CLM from then on, and is
 	// known to be there under its identity.
@@ -32,6 +33,22 @@ var ErrNothingQueued = errors.New("nothing is queued for it")
 // Run hands over what is outstanding for one device. It never works on a
 // paused device; force is of no meaning.
 func (c *Courier) Run(ctx context.Context, device string, _ bool) Result {
+	return c.visit(ctx, device, c.Visit, func(h *handover, waiting []Delivery) error {
+		if len(waiting) == 0 {
+			if _, err := h.status(ctx); err != nil {
+				return fmt.Errorf("visit %s: %w", device, err)
+			}
+		}
+		if err := h.run(ctx, waiting); err != nil {
+			return err
+		}
+		return h.failure
+	})
+}
+
+// visit does what is to be done on a channel to one device. Unless idle is set,
+// a device for which nothing waits is skipped.
+func (c *Courier) visit(ctx context.Context, device string, idle bool, do func(h *handover, waiting []Delivery) error) Result {
 	skipped := func(err error) Result { return Result{Device: device, Outcome: OutcomeSkipped, Err: err} }
 	failed := func(err error) Result {
 		if errors.Is(ctx.Err(), context.Canceled) {
@@ -55,7 +72,7 @@ func (c *Courier) Run(ctx context.Context, device string, _ bool) Result {
 	if err != nil {
 		return failed(fmt.Errorf("load the deliveries of %s: %w", device, err))
 	}
-	if len(waiting) == 0 && !c.Visit {
+	if len(waiting) == 0 && !idle {
 		return skipped(ErrNothingQueued)
 	}
 	h := &handover{c: c, d: d}
@@ -63,16 +80,8 @@ func (c *Courier) Run(ctx context.Context, device string, _ bool) Result {
 	if h.dev, err = c.Dialer.Dial(ctx, d); err != nil {
 		return failed(fmt.Errorf("connect to %s: %w", device, err))
 	}
-	if len(waiting) == 0 {
-		if err := h.visit(ctx); err != nil {
-			return failed(fmt.Errorf("visit %s: %w", device, err))
-		}
-	}
-	if err := h.run(ctx, waiting); err != nil {
+	if err := do(h, waiting); err != nil {
 		return failed(err)
-	}
-	if h.failure != nil {
-		return failed(h.failure)
 	}
 	return Result{Device: device, Outcome: OutcomeDelivered}
 }
@@ -85,16 +94,17 @@ type handover struct {
 	failure error  // the first thing that the device did not take
 }
 
-// visit has one request answered, and records whom it met. A device makes our
-// generation its floor before it answers.
-func (h *handover) visit(ctx context.Context) error {
-	if _, err := h.dev.Status(ctx); err != nil {
-		return err
+// status has one request answered, and records whom it met and what he trusts.
+// A device makes our generation its floor before it answers.
+func (h *handover) status(ctx context.Context) (DeviceStatus, error) {
+	status, err := h.dev.Status(ctx)
+	if err == nil {
+		err = saw(ctx, h.c.Sightings, h.d.Name, h.dev.Identity(), status, h.c.Now())
 	}
-	if h.dev.Identity() == h.d.Identity {
-		return nil
+	if err == nil && h.dev.Identity() != h.d.Identity {
+		err = h.c.Queue.RecordDelivery(ctx, Attempt{Device: h.d.Name, At: h.c.Now(), Identity: h.dev.Identity()})
 	}
-	return h.c.Queue.RecordDelivery(ctx, Attempt{Device: h.d.Name, At: h.c.Now(), Identity: h.dev.Identity()})
+	return status, err
 }
 
 // run hands over all that waits. What a device refuses is recorded, and the
@@ -124,9 +134,9 @@ func (h *handover) one(ctx context.Context, delivery Delivery) error {
 	var err error
 	switch delivery.Kind {
 	case DeliverAnchors:
-		err = h.dev.DeliverAnchors(ctx, AnchorChange{Statement: delivery.Payload})
+		err = h.anchors(ctx, AnchorChange{Statement: delivery.Payload})
 	case DeliverCrossSigned:
-		err = h.dev.DeliverAnchors(ctx, AnchorChange{CrossSigned: delivery.Payload})
+		err = h.anchors(ctx, AnchorChange{CrossSigned: delivery.Payload})
 	case DeliverBundle:
 		return h.bundle(ctx, delivery)
 	default:
@@ -136,6 +146,18 @@ func (h *handover) one(ctx context.Context, delivery Delivery) error {
 		h.hangUp()
 	}
 	return err
+}
+
+// anchors changes the device's trust anchors and records what it says of them
+// then. That record is not worth a failure: the next visit makes it.
+func (h *handover) anchors(ctx context.Context, change AnchorChange) error {
+	if err := h.dev.DeliverAnchors(ctx, change); err != nil || h.c.Sightings == nil {
+		return err
+	}
+	if _, err := h.status(ctx); err != nil {
+		h.c.Log.Warn("the trust anchors were not recorded", "device", h.d.Name, "error", err)
+	}
+	return nil
 }
 
 // bundle hands over a bundle. The device's word is not enough: it has the
@@ -232,7 +254,7 @@ func (s *session) deliver(ctx context.Context) error {
 		return nil
 	}
 	h := &handover{
-		c: &Courier{Store: s.r.Store, Queue: s.r.Deliveries, Dialer: s.r.Dialer, Params: s.r.Params, Now: s.r.Now, Log: s.r.Log},
+		c: &Courier{Store: s.r.Store, Queue: s.r.Deliveries, Sightings: s.r.Sightings, Dialer: s.r.Dialer, Params: s.r.Params, Now: s.r.Now, Log: s.r.Log},
 		d: s.d, dev: s.dev,
 	}
 	err = h.run(ctx, waiting)

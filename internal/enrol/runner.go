@@ -19,6 +19,7 @@ import (
 type Runner struct {
 	Store      Store
 	Deliveries DeliveryStore // handed over before a device is worked on; nil: there are none
+	Sightings  SightingStore // told of the devices' trust anchors; nil: nobody is
 	Dialer     Dialer
 	CA         CA
 	CAName     string
@@ -408,6 +409,9 @@ func (s *session) confirm(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("confirm: %w", err)
+	}
+	if err := saw(ctx, s.r.Sightings, s.d.Name, s.e.Identity, status, s.r.Now()); err != nil {
+		s.warn(err.Error())
 	}
 	s.e.Steps.KeyAndCSR = min(status.KeyAndCSR, s.e.Steps.CSRRequest)
 	s.e.Steps.CSRRequest -= s.e.Steps.KeyAndCSR

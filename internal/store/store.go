@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
@@ -242,4 +243,14 @@ func Collect(devices iter.Seq2[fleet.Device, error]) ([]fleet.Device, error) {
 		out = append(out, d)
 	}
 	return out, nil
+}
+
+// CheckSighting reports, as an error that wraps ErrInvalid, what keeps a
+// sighting out of the inventory.
+func CheckSighting(s enrol.Sighting) error {
+	id := s.Identity
+	if id.Validate() != nil || id.Role != ibc.RoleDevice || id.Name != s.Device || s.At.IsZero() || s.Serial > math.MaxInt64 {
+		return fmt.Errorf("%w: a sighting of %s as %s at %v", ErrInvalid, s.Device, id, s.At)
+	}
+	return nil
 }

@@ -37,6 +37,7 @@ type device struct {
 	fleet.Device
 	row    store.Row
 	manual string // the operator's address
+	seen   enrol.Sighting
 }
 
 // NewDisk returns an empty disk.

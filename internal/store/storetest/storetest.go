@@ -17,6 +17,7 @@ import (
 type Store interface {
 	enrol.Store
 	enrol.DeliveryStore
+	enrol.SightingStore
 	// PutDevices stores a delivery in one transaction, or nothing of it.
 	//
 	// A row of a later (epoch, generation) replaces the identity, unless its
@@ -111,6 +112,7 @@ func Run(t *testing.T, place func(t testing.TB) Place[Store]) {
 		"DeliveryAtomic":    testDeliveryAtomic,
 		"DeliveryBundle":    testDeliveryBundle,
 		"DeliveryRace":      testDeliveryRace,
+		"Sightings":         testSightings,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, place(t)) })
 	}
