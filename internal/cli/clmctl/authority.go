@@ -33,11 +33,12 @@ type authority struct {
 	AddedAt       time.Time `json:"added_at"`
 }
 
-// authorityJSON is the form of ca.json. The list has one CA today; those that
-// it falls back to will follow.
+// authorityJSON is the form of ca.json. The first CA is the one in use. During
+// a rollover the second is the one that takes its place.
 type authorityJSON struct {
 	Version     int         `json:"version"`
 	Authorities []authority `json:"authorities"`
+	Rollover    *rollover   `json:"rollover,omitempty"` // nil: none is under way
 }
 
 const (
@@ -52,73 +53,99 @@ var errNoCA = errors.New("no CA was added yet")
 
 // authority returns the CA in use.
 func (d dataDir) authority() (authority, error) {
+	f, err := d.authorities()
+	if err != nil {
+		return authority{}, err
+	}
+	return f.Authorities[0], nil
+}
+
+// authorities returns what ca.json holds.
+func (d dataDir) authorities() (authorityJSON, error) {
 	data, err := keyfile.ReadSecret(d.path(authorityFile), maxAuthority)
 	if errors.Is(err, fs.ErrNotExist) {
-		return authority{}, clikit.WithHint(clikit.WithCode(errNoCA, clikit.ExitUsage),
+		return authorityJSON{}, clikit.WithHint(clikit.WithCode(errNoCA, clikit.ExitUsage),
 			"clmctl ca add URL --challenge-file FILE --fingerprint sha256:HEX")
 	}
 	if err != nil {
-		return authority{}, err
+		return authorityJSON{}, err
 	}
-	a, err := parseAuthority(data)
+	f, err := parseAuthorities(data)
 	if err != nil {
-		return authority{}, fmt.Errorf("%s: %w", d.path(authorityFile), err)
+		return authorityJSON{}, fmt.Errorf("%s: %w", d.path(authorityFile), err)
 	}
-	return a, nil
+	return f, nil
 }
 
-// parseAuthority parses ca.json.
-func parseAuthority(data []byte) (authority, error) {
+// parseAuthorities parses ca.json.
+func parseAuthorities(data []byte) (authorityJSON, error) {
 	var f authorityJSON
 	if err := json.Unmarshal(data, &f); err != nil {
-		return authority{}, err
+		return f, err
 	}
 	if f.Version != authorityVersion {
-		return authority{}, fmt.Errorf("version %d, this release reads %d", f.Version, authorityVersion)
+		return f, fmt.Errorf("version %d, this release reads %d", f.Version, authorityVersion)
 	}
 	if len(f.Authorities) == 0 {
-		return authority{}, errors.New("it lists no CA")
+		return f, errors.New("it lists no CA")
 	}
-	a := f.Authorities[0]
-	if a.ChallengeFile != "" && (filepath.Base(a.ChallengeFile) != a.ChallengeFile || !strings.HasPrefix(a.ChallengeFile, challengePrefix)) {
-		return authority{}, fmt.Errorf("%.80q is not the name of a challenge file", a.ChallengeFile)
+	for _, a := range f.Authorities {
+		if a.ChallengeFile != "" && (filepath.Base(a.ChallengeFile) != a.ChallengeFile || !strings.HasPrefix(a.ChallengeFile, challengePrefix)) {
+			return f, fmt.Errorf("%.80q is not the name of a challenge file", a.ChallengeFile)
+		}
 	}
-	return a, nil
+	return f, f.checkRollover()
 }
 
 // saveAuthority makes a CA the one in use, with its challenge (nil: none), and
 // removes the challenges of others. The caller holds the lock.
 func (d dataDir) saveAuthority(a authority, challenge []byte) error {
-	var files keyfile.Files
-	a.ChallengeFile = ""
-	if challenge != nil {
-		var suffix [8]byte
-		if _, err := rand.Read(suffix[:]); err != nil {
-			return err
-		}
-		a.ChallengeFile = challengePrefix + hex.EncodeToString(suffix[:])
-		if err := files.CreateDurable(d.path(a.ChallengeFile), challenge, keyfile.SecretPerm); err != nil {
-			return err
-		}
+	if err := d.keepChallenge(&a, challenge); err != nil {
+		return err
 	}
-	data, err := json.MarshalIndent(authorityJSON{authorityVersion, []authority{a}}, "", " ")
+	return d.saveAuthorities(authorityJSON{Authorities: []authority{a}})
+}
+
+// keepChallenge writes the challenge of a CA (nil: none) to a file of its own.
+func (d dataDir) keepChallenge(a *authority, challenge []byte) error {
+	a.ChallengeFile = ""
+	if challenge == nil {
+		return nil
+	}
+	var suffix [8]byte
+	if _, err := rand.Read(suffix[:]); err != nil {
+		return err
+	}
+	a.ChallengeFile = challengePrefix + hex.EncodeToString(suffix[:])
+	return keyfile.CreateDurable(d.path(a.ChallengeFile), challenge, keyfile.SecretPerm)
+}
+
+// saveAuthorities writes ca.json and removes the challenges that no CA in it
+// uses. The caller holds the lock.
+func (d dataDir) saveAuthorities(f authorityJSON) error {
+	f.Version = authorityVersion
+	data, err := json.MarshalIndent(f, "", " ")
 	if err != nil {
 		return fmt.Errorf("encode CA: %w", err)
 	}
-	if err := files.WriteDurable(d.path(authorityFile), append(data, '\n'), keyfile.SecretPerm); err != nil {
+	if err := keyfile.WriteDurable(d.path(authorityFile), append(data, '\n'), keyfile.SecretPerm); err != nil {
 		return err
 	}
-	return d.dropChallenges(a.ChallengeFile)
+	keep := map[string]bool{}
+	for _, a := range f.Authorities {
+		keep[a.ChallengeFile] = true
+	}
+	return d.dropChallenges(keep)
 }
 
 // dropChallenges removes the challenges that no CA uses any more.
-func (d dataDir) dropChallenges(keep string) error {
+func (d dataDir) dropChallenges(keep map[string]bool) error {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), challengePrefix) && e.Name() != keep {
+		if strings.HasPrefix(e.Name(), challengePrefix) && !keep[e.Name()] {
 			if err := (keyfile.Files{}).RemoveDurable(d.path(e.Name())); err != nil {
 				return err
 			}

@@ -209,7 +209,7 @@ func (a *app) deliverTo(ctx context.Context, s *site, identity *bundle.Bundle, d
 	}
 	watch, log := a.progress()
 	courier := &enrol.Courier{
-		Store: devices, Queue: devices, Dialer: dialer, Params: findParams(dialer.Params), Now: a.Now, Log: log, Visit: visit,
+		Store: devices, Queue: devices, Sightings: devices, Dialer: dialer, Params: findParams(dialer.Params), Now: a.Now, Log: log, Visit: visit,
 	}
 	b := &batch{worker: courier, concurrency: s.Concurrency, timeout: s.Timeout, watch: watch}
 	r := b.run(ctx, &plan{due: names})

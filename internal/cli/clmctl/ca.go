@@ -16,7 +16,7 @@ func (a *app) caCommand() *cobra.Command {
 		Use:   "ca",
 		Short: "Choose the corporate CA, and show it",
 	}
-	cmd.AddCommand(a.caAddCommand(), a.caShowCommand())
+	cmd.AddCommand(a.caAddCommand(), a.caShowCommand(), a.caRolloverCommand())
 	return cmd
 }
 

@@ -46,46 +46,73 @@ whole fleet shares becomes known to every device.`,
 			return explainCA(a.runCAAdd(cmd.Context(), s, o))
 		},
 	}
+	o.register(cmd)
+	return cmd
+}
+
+// register adds the flags that say which CA it is.
+func (o *caAddOptions) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "name of the CA in the inventory (default: the host of URL)")
 	f.StringVar(&o.challengeFile, "challenge-file", "", "file with the challenge password, - for standard input")
 	f.StringVar(&o.fingerprint, "fingerprint", "", "sha256:HEX of the root or issuing CA certificate")
 	f.StringArrayVar(&o.roots, "root", nil, "file with CA certificates in PEM or DER that the CA does not send itself (repeat for more)")
-	return cmd
 }
 
 func (a *app) runCAAdd(ctx context.Context, s *site, o caAddOptions) error {
-	ca, err := newAuthority(o)
-	if err != nil {
-		return err
-	}
-	vouched, err := readCertificates(o.roots)
-	if err != nil {
-		return err
+	if f, err := s.dir.authorities(); err == nil && f.Rollover != nil {
+		return explainRollover(fmt.Errorf("%w, from CA %s to CA %s", errRollover, f.Authorities[0].Name, f.Authorities[1].Name))
 	}
 	identity, err := s.dir.identity()
 	if err != nil {
 		return err
 	}
 	defer identity.Key.Destroy()
-	challenge, err := a.readChallenge(ctx, o.challengeFile)
+	ca, challenge, err := a.askAuthority(ctx, s, o)
 	if err != nil {
 		return err
 	}
 	defer clear(challenge)
-	info, err := scep.Fetch(ctx, o.url, scep.HTTPOptions{Timeout: s.CATimeout}, a.Now)
+	saved, err := a.saveAuthority(s.dir, ca, challenge, identity.Identity.Name)
 	if err != nil {
 		return err
 	}
+	return a.renderAuthority(saved)
+}
+
+// askAuthority asks a CA for its certificates, has its anchor confirmed, and
+// reads its challenge (nil: it wants none), which the caller clears.
+func (a *app) askAuthority(ctx context.Context, s *site, o caAddOptions) (_ authority, challenge []byte, err error) {
+	ca, err := newAuthority(o)
+	if err != nil {
+		return ca, nil, err
+	}
+	vouched, err := readCertificates(o.roots)
+	if err != nil {
+		return ca, nil, err
+	}
+	challenge, err = a.readChallenge(ctx, o.challengeFile)
+	if err != nil {
+		return ca, nil, err
+	}
+	defer func() {
+		if err != nil {
+			clear(challenge)
+		}
+	}()
+	info, err := scep.Fetch(ctx, o.url, scep.HTTPOptions{Timeout: s.CATimeout}, a.Now)
+	if err != nil {
+		return ca, nil, err
+	}
 	chosen, err := scep.SelectAnchor(info.Certificates, vouched, o.fingerprint)
 	if err != nil {
-		return err
+		return ca, nil, err
 	}
 	for _, w := range append(info.Warnings, chosen.Warnings...) {
 		a.warn("%s", w)
 	}
 	if err := a.confirmAnchor(chosen.Anchor, o.fingerprint); err != nil {
-		return err
+		return ca, nil, err
 	}
 	ca.Anchor, ca.Capabilities, ca.AddedAt = chosen.Anchor.Raw, info.Capabilities, a.Now().UTC()
 	for _, c := range chosen.Certificates() {
@@ -94,11 +121,7 @@ func (a *app) runCAAdd(ctx context.Context, s *site, o caAddOptions) error {
 	if challenge != nil {
 		a.warn("a challenge that the whole fleet shares becomes known to every device; prefer a CA that accepts this CLM's RA certificate, or one-time challenges")
 	}
-	saved, err := a.saveAuthority(s.dir, ca, challenge, identity.Identity.Name)
-	if err != nil {
-		return err
-	}
-	return a.renderAuthority(saved)
+	return ca, challenge, nil
 }
 
 // saveAuthority keeps the CA, and makes the key that signs the requests to it.

@@ -67,11 +67,18 @@ func TestParseAuthority(t *testing.T) {
 		`{"version":1,"authorities":[{"name":"a","challenge_file":"identity.json"}]}`:        "not the name of a challenge file",
 		`{"version":1,"authorities":[{"name":"a","challenge_file":"challenge-/../secret"}]}`: "not the name of a challenge file",
 		`{`: "unexpected end",
+		`{"version":1,"authorities":[{"name":"a"},{"name":"b"}],"rollover":{"stage":"trust-both","statements":["YQ=="]}}`:                     "",
+		`{"version":1,"authorities":[{"name":"a"}],"rollover":{"stage":"trust-both","statements":["YQ=="]}}`:                                  "not between two CAs",
+		`{"version":1,"authorities":[{"name":"a"},{"name":"a"}],"rollover":{"stage":"trust-both","statements":["YQ=="]}}`:                     "not between two CAs",
+		`{"version":1,"authorities":[{"name":"a"},{"name":"b"}],"rollover":{"stage":"later","statements":["YQ=="]}}`:                          "is not known",
+		`{"version":1,"authorities":[{"name":"a"},{"name":"b"}],"rollover":{"stage":"drop-old"}}`:                                             "cross-signed root",
+		`{"version":1,"authorities":[{"name":"a"},{"name":"b"},{"name":"c","challenge_file":"../x"}],"rollover":{"stage":"drop-old"}}`:        "not the name of a challenge file",
+		`{"version":1,"authorities":[{"name":"a"},{"name":"b"}],"rollover":{"stage":"drop-old","statements":["YQ=="],"cross_signed":"YQ=="}}`: "cross-signed root",
 	} {
-		a, err := parseAuthority([]byte(in))
+		f, err := parseAuthorities([]byte(in))
 		switch {
-		case want == "" && (err != nil || a.Name != "a"):
-			t.Errorf("%s: %+v, %v", in, a, err)
+		case want == "" && (err != nil || f.Authorities[0].Name != "a"):
+			t.Errorf("%s: %+v, %v", in, f, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
 			t.Errorf("%s: %v, want %q", in, err, want)
 		}
@@ -81,9 +88,14 @@ func TestParseAuthority(t *testing.T) {
 func FuzzParseAuthority(f *testing.F) {
 	f.Add([]byte(`{"version":1,"authorities":[{"name":"a","url":"http://x","challenge_file":"challenge-00","added_at":"2026-01-01T00:00:00Z"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		a, err := parseAuthority(data)
-		if err == nil && strings.Contains(a.ChallengeFile, "/") {
-			t.Errorf("accepted %q", a.ChallengeFile)
+		f, err := parseAuthorities(data)
+		if err != nil {
+			return
+		}
+		for _, a := range f.Authorities {
+			if strings.Contains(a.ChallengeFile, "/") {
+				t.Errorf("accepted %q", a.ChallengeFile)
+			}
 		}
 	})
 }

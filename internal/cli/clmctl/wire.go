@@ -24,12 +24,14 @@ import (
 type inventory interface {
 	enrol.Store
 	enrol.DeliveryStore
+	enrol.SightingStore
 	PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error)
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
 	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
 	History(ctx context.Context, device string, events int) (store.History, error)
 	SetLabels(ctx context.Context, a store.Action, labels map[string]string) error
 	Outstanding(ctx context.Context) ([]enrol.Delivery, error)
+	CertificateByHash(ctx context.Context, sha256 [32]byte) (store.Certificate, error)
 	Close() error
 }
 
@@ -51,7 +53,8 @@ func (d dataDir) inventory(ctx context.Context, mustExist bool) (inventory, erro
 
 // works is the machinery of a run: the core with its adapters.
 type works struct {
-	runner    *enrol.Runner
+	runner    *enrol.Runner // at the CA in use
+	worker    worker        // the runner; during a rollover, whichever is the device's
 	inventory inventory
 	close     func() error
 }
@@ -67,7 +70,7 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, err
 	}
-	ca, err := s.dir.authority()
+	file, err := s.dir.authorities()
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +78,49 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, err
 	}
+	var clients []*scep.Client
+	inUse := file.Authorities
+	if file.Rollover == nil {
+		inUse = inUse[:1]
+	}
+	for _, ca := range inUse {
+		client, err := a.client(s, ca, ra, log)
+		if err != nil {
+			return nil, err
+		}
+		clients = append(clients, client)
+	}
+	devices, err := s.dir.inventory(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	w := &works{inventory: devices, close: func() error {
+		for _, client := range clients {
+			client.Close()
+		}
+		return devices.Close()
+	}}
+	runner := func(i int) *enrol.Runner {
+		return &enrol.Runner{
+			Store: devices, Deliveries: devices, Sightings: devices,
+			Dialer: dialer, CA: clients[i], CAName: file.Authorities[i].Name, Profiles: s.Profiles, Policy: s.Policy,
+			Params: findParams(dialer.Params), Now: a.Now, Random: a.Random, Log: log,
+		}
+	}
+	w.runner = runner(0)
+	w.worker = w.runner
+	if file.Rollover != nil {
+		t, err := file.turnover(identity.Params)
+		if err != nil {
+			return nil, errors.Join(err, w.close())
+		}
+		w.worker = &rolloverWorker{old: w.runner, next: runner(1), turnover: t, sightings: devices}
+	}
+	return w, nil
+}
+
+// client returns the SCEP client of a CA.
+func (a *app) client(s *site, ca authority, ra scep.RA, log *slog.Logger) (*scep.Client, error) {
 	client, err := scep.New(scep.Config{
 		URL: ca.URL, Anchor: ca.Anchor, Certificates: ca.Certificates, Capabilities: ca.Capabilities,
 		RA: ra, Challenge: s.dir.challenge(ca), HTTP: scep.HTTPOptions{Timeout: s.CATimeout},
@@ -83,22 +129,7 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, fmt.Errorf("CA %s: %w", ca.Name, err)
 	}
-	devices, err := s.dir.inventory(ctx, true)
-	if err != nil {
-		return nil, err
-	}
-	return &works{
-		runner: &enrol.Runner{
-			Store: devices, Deliveries: devices,
-			Dialer: dialer, CA: client, CAName: ca.Name, Profiles: s.Profiles, Policy: s.Policy,
-			Params: findParams(dialer.Params), Now: a.Now, Random: a.Random, Log: log,
-		},
-		inventory: devices,
-		close: func() error {
-			client.Close()
-			return devices.Close()
-		},
-	}, nil
+	return client, nil
 }
 
 // dialer returns the CLM's end of the channels to devices.
