@@ -211,7 +211,7 @@ func TestConfirmationTimer(t *testing.T) {
 		synctest.Wait()
 		d.wantActive(first)
 		h.want(t, second, first)
-		if s := d.status(); !strings.Contains(s.LastError, "1m0s") || s.Staged.SHA256 != second {
+		if s := d.status(); !strings.Contains(s.LastError, "1m0s") || s.Staged.SHA256 != second || s.RolledBack == nil || *s.RolledBack != second {
 			t.Errorf("after the timer the status is %+v", s)
 		}
 		d.ok(d.activate(2, second, time.Minute))

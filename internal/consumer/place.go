@@ -91,6 +91,8 @@ func (s *Set) ensureVersion(c Consumer, v version) error {
 	if err := s.cfg.Layer.Rename(part, path, false); err != nil {
 		return fmt.Errorf("complete %s: %w", path, err)
 	}
+	// Before the link: a file system may make the entries of a directory durable
+	// in another order than they were made in.
 	if err := s.cfg.Layer.SyncDir(c.Dir); err != nil {
 		return fmt.Errorf("sync directory %s: %w", c.Dir, err)
 	}

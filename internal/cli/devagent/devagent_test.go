@@ -2,7 +2,9 @@ package devagent
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,6 +19,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/coaplink"
+	"github.com/edgeclm/edgeclm/internal/enrol"
 )
 
 var (
@@ -143,5 +146,52 @@ func TestRollbackWithFailingHook(t *testing.T) {
 	}
 	if text, ok := got["failure"].(string); !ok || !strings.Contains(text, "consumer web: the reload hook failed: exit status 1") {
 		t.Errorf("got %v", got)
+	}
+}
+
+// One service that does not take a new certificate takes it back from all: the
+// others' files and hooks follow, and the CLM hears what was given up.
+func TestFailingConsumerRestoresAll(t *testing.T) {
+	d := newDevice(t)
+	work := filepath.Dir(d.dir)
+	text := fmt.Sprintf(`consumers:
+  - name: web
+    dir: %[1]s/web
+    hook: sh -c 'echo web $EDGECLM_RESTORED >> %[1]s/log'
+  - name: broker
+    dir: %[1]s/broker
+    hook: sh -c 'echo broker $EDGECLM_RESTORED >> %[1]s/log; test ! -e %[1]s/broken -o -n "$EDGECLM_RESTORED"'
+  - name: last
+    hook: sh -c 'echo last $EDGECLM_RESTORED >> %[1]s/log'
+`, work)
+	d.must(os.WriteFile(filepath.Join(d.dir, "config.yaml"), []byte(text), 0o600))
+	d.close()
+	d.serve()
+	first := d.activate(1)
+	second := d.stage(2)
+	d.must(os.WriteFile(filepath.Join(work, "broken"), nil, 0o600))
+	d.must(os.Remove(filepath.Join(work, "log")))
+	sum, err := hex.DecodeString(second)
+	d.must(err)
+	err = d.agent.Activate(t.Context(), d.peer(), enrol.ID{2}, [32]byte(sum), time.Hour)
+	var refusal *enrol.DeviceError
+	if !errors.As(err, &refusal) || refusal.Problem != enrol.ProblemRolledBack || refusal.Detail != "consumer broker: the reload hook failed: exit status 1" {
+		t.Errorf("got %v", err)
+	}
+	status, err := d.agent.Status(t.Context(), d.peer())
+	d.must(err)
+	if status.RolledBack == nil || *status.RolledBack != [32]byte(sum) || status.LastError != refusal.Detail {
+		t.Errorf("the status is %+v", status)
+	}
+	hooks, err := os.ReadFile(filepath.Join(work, "log"))
+	if err != nil || string(hooks) != "web\nbroker\nweb yes\nbroker yes\nlast yes\n" {
+		t.Errorf("the hooks ran as %q, %v", hooks, err)
+	}
+	for _, name := range []string{"web", "broker"} {
+		cert, err := os.ReadFile(filepath.Join(work, name, "cert.pem"))
+		d.must(err)
+		if block, _ := pem.Decode(cert); fmt.Sprintf("%x", sha256.Sum256(block.Bytes)) != first {
+			t.Errorf("%s has not the previous certificate", name)
+		}
 	}
 }

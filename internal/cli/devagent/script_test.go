@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 			return os.Geteuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"flip": flip, "serve": s.serve, "stop": s.stop, "mode": mode, "pinof": pinOf,
+			"flip": flip, "serve": s.serve, "stop": s.stop, "hangup": s.hangUp, "mode": mode, "pinof": pinOf,
 		},
 	})
 }
@@ -129,6 +129,25 @@ func (s *servers) stop(ts *testscript.TestScript, _ bool, args []string) {
 		text, _ := os.ReadFile(log)
 		ts.Fatalf("devagent after SIGTERM: %v: %s", err, text)
 	}
+}
+
+// hangUp LOG TEXT sends an agent SIGHUP and waits for a text in its log.
+func (s *servers) hangUp(ts *testscript.TestScript, _ bool, args []string) {
+	log := ts.MkAbs(args[0])
+	s.mu.Lock()
+	cmd := s.running[log]
+	s.mu.Unlock()
+	ts.Check(cmd.Process.Signal(syscall.SIGHUP))
+	for range 3000 {
+		text, err := os.ReadFile(log)
+		ts.Check(err)
+		if strings.Contains(string(text), args[1]) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	text, _ := os.ReadFile(log)
+	ts.Fatalf("no %q in the log: %s", args[1], text)
 }
 
 // kill ends what a script that failed left behind in its directory.
