@@ -21,17 +21,18 @@ type Courier struct {
 	Params    func(epoch uint32) (*ibc.Params, error) // that verify devices
 	Now       func() time.Time
 	Log       *slog.Logger
-	// Visit visits devices for which nothing waits too. A device that has
-	// answered once refuses the earlier keys of this CLM from then on, and is
-	// known to be there under its identity.
+	// Visit visits devices for which nothing waits too, and those that are
+	// paused or that another process works on, without handing anything over to
+	// these. A device that has answered once refuses the earlier keys of this CLM
+	// from then on, and is known to be there under its identity.
 	Visit bool
 }
 
 // ErrNothingQueued says that a device has all that was queued for it.
 var ErrNothingQueued = errors.New("nothing is queued for it")
 
-// Run hands over what is outstanding for one device. It never works on a
-// paused device; force is of no meaning.
+// Run hands over what is outstanding for one device, unless that is paused;
+// force is of no meaning.
 func (c *Courier) Run(ctx context.Context, device string, _ bool) Result {
 	return c.visit(ctx, device, c.Visit, func(h *handover, waiting []Delivery) error {
 		if len(waiting) == 0 {
@@ -57,20 +58,24 @@ func (c *Courier) visit(ctx context.Context, device string, idle bool, do func(h
 		return Result{Device: device, Outcome: OutcomeFailed, Err: classify(err)}
 	}
 	release, err := c.Store.Lease(ctx, device)
-	if err != nil {
+	free := err == nil
+	if free {
+		defer release()
+	} else if !c.Visit || !errors.Is(err, ErrLeased) {
 		return skipped(err)
 	}
-	defer release()
 	d, err := c.Store.Device(ctx, device)
 	if err != nil {
 		return failed(fmt.Errorf("load device %s: %w", device, err))
 	}
-	if d.Paused {
+	if d.Paused && !c.Visit {
 		return skipped(fmt.Errorf("%w: %s is paused", ErrNotNow, device))
 	}
-	waiting, err := c.Queue.OutstandingDeliveries(ctx, device)
-	if err != nil {
-		return failed(fmt.Errorf("load the deliveries of %s: %w", device, err))
+	var waiting []Delivery
+	if free && !d.Paused {
+		if waiting, err = c.Queue.OutstandingDeliveries(ctx, device); err != nil {
+			return failed(fmt.Errorf("load the deliveries of %s: %w", device, err))
+		}
 	}
 	if len(waiting) == 0 && !idle {
 		return skipped(ErrNothingQueued)

@@ -194,6 +194,37 @@ func TestVisit(t *testing.T) {
 	}
 }
 
+// TestVisitOfHeldDevice: that a device is paused, or worked on by another
+// process, must not leave it open to a stolen key. It is visited, and no more.
+func TestVisitOfHeldDevice(t *testing.T) {
+	for name, hold := range map[string]func(w *world) (release func()){
+		"paused": func(w *world) func() {
+			s := w.store.(*memStore)
+			d := s.devices[device]
+			d.Paused = true
+			s.devices[device] = d
+			return func() {}
+		},
+		"leased": func(w *world) func() {
+			return must[func()](w.t)(w.store.Lease(context.Background(), device))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.enqueue(w.issue(2))
+			defer hold(w)()
+			c := w.courier()
+			c.Visit = true
+			if r := c.Run(context.Background(), device, false); r.Outcome != enrol.OutcomeDelivered {
+				t.Errorf("%s: %v", r.Outcome, r.Err)
+			}
+			if w.device.calls["status"] != 1 || w.device.calls["bundle"] != 0 || len(w.outstanding()) != 1 {
+				t.Errorf("calls %v, left %v", w.device.calls, w.outstanding())
+			}
+		})
+	}
+}
+
 // TestDeliveryUnreachable: a device that cannot be reached keeps what waits
 // for it, untried.
 func TestDeliveryUnreachable(t *testing.T) {

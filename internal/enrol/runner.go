@@ -42,7 +42,7 @@ const (
 	OutcomePending Outcome = "pending"
 	OutcomeSkipped Outcome = "skipped"
 	// OutcomeDelivered is a Courier's: the device was reached, and has all that was
-	// queued for it.
+	// queued for it and could be handed over (see Courier.Visit).
 	OutcomeDelivered Outcome = "delivered"
 )
 

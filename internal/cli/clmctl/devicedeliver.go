@@ -25,7 +25,8 @@ bundles of later identities, ca rollover trust anchors) and hands it over. What
 is queued stays so until a device has it. enrol and renew do the same in passing;
 deliver asks no CA.
 
-With --visit it also visits the devices for which nothing waits. A device that
+With --visit it also visits the devices for which nothing waits, and (without
+handing anything over to them) those that are paused. A device that
 has seen the key of this CLM once refuses every earlier one from then on: that
 is the quickest answer to a stolen one.`,
 		Example: "  clmctl device deliver\n  clmctl device deliver --visit --selector line=3",
