@@ -120,6 +120,10 @@ type Enrolment struct {
 
 	Steps Steps
 
+	// Rollbacks counts the activations that were undone since the reload hook
+	// failed or the certificate was not served.
+	Rollbacks int
+
 	// Tries counts the transient failures since the last progress.
 	Tries     int
 	NextTry   time.Time

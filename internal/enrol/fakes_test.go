@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"math/big"
 	"testing"
@@ -31,6 +30,7 @@ type world struct {
 	master *ibc.MasterSecret
 	device *model
 	ca     *fakeCA
+	prober *prober
 	store  enrol.Store
 	queue  enrol.DeliveryStore
 	runner *enrol.Runner
@@ -75,6 +75,8 @@ type model struct {
 	deaf        bool                       // takes a bundle, but gives no answer
 	stubborn    bool                       // takes a bundle, but goes on as before
 	confirmed   bool
+	endpoint    string // where TLS serves the certificate
+	lastError   string
 }
 
 type slot struct {
@@ -196,7 +198,7 @@ func (m *model) Activate(_ context.Context, id enrol.ID, sha [32]byte, _ time.Du
 		return &enrol.DeviceError{Problem: enrol.ProblemRolledBack, Detail: "the hook exited with 1"}
 	}
 	if s != m.active {
-		m.previous, m.active, m.pending, m.confirmed = m.active, s, nil, false
+		m.previous, m.active, m.pending, m.confirmed, m.lastError = m.active, s, nil, false, ""
 	}
 	return nil
 }
@@ -209,14 +211,33 @@ func (m *model) Confirm(_ context.Context, id enrol.ID, sha [32]byte) error {
 	if m.active == nil || m.active.id != id || sha256.Sum256(m.active.certificate) != sha {
 		return &enrol.DeviceError{Problem: enrol.ProblemConflict, Detail: "it is not the active certificate"}
 	}
-	m.previous, m.confirmed = nil, true
+	m.confirmed = true
 	return nil
 }
 
 // rollBack is what the device's timer does.
-func (m *model) rollBack() { m.pending, m.active, m.previous = m.active, m.previous, nil }
+func (m *model) rollBack() {
+	m.pending, m.active, m.previous, m.confirmed = m.active, m.previous, nil, true
+	m.lastError = "not confirmed within 10m0s"
+}
 
-func (m *model) Rollback(context.Context, enrol.ID, [32]byte) error { return errors.New("not used") }
+func (m *model) Rollback(_ context.Context, id enrol.ID, sha [32]byte) error {
+	if err := m.enter("rollback"); err != nil {
+		return err
+	}
+	defer m.w.point()
+	switch {
+	case m.pending != nil && m.pending.id == id:
+		return nil
+	case m.active == nil || m.active.id != id || sha256.Sum256(m.active.certificate) != sha:
+		return &enrol.DeviceError{Problem: enrol.ProblemConflict, Detail: "it is not the active certificate"}
+	case m.previous == nil:
+		return &enrol.DeviceError{Problem: enrol.ProblemConflict, Detail: "there is no previous pair"}
+	}
+	m.rollBack()
+	m.lastError = "rolled back by clm-1"
+	return nil
+}
 
 func (m *model) DeliverBundle(_ context.Context, sealed []byte) error {
 	if err := m.enter("bundle"); err != nil {
@@ -242,10 +263,17 @@ func (m *model) DeliverAnchors(context.Context, enrol.AnchorChange) error {
 }
 
 func (m *model) Status(context.Context) (enrol.DeviceStatus, error) {
-	if err := m.enter("status"); err != nil {
+	call := "status"
+	if m.active != nil && !m.confirmed {
+		call = "read back"
+	}
+	if err := m.enter(call); err != nil {
 		return enrol.DeviceStatus{}, err
 	}
-	status := enrol.DeviceStatus{Identity: m.Identity(), KeyAndCSR: time.Millisecond, Verification: time.Microsecond}
+	status := enrol.DeviceStatus{
+		Identity: m.Identity(), Endpoint: m.endpoint, LastError: m.lastError,
+		KeyAndCSR: time.Millisecond, Verification: time.Microsecond,
+	}
 	if m.active != nil {
 		status.Active = &enrol.DeviceCertificate{SHA256: sha256.Sum256(m.active.certificate)}
 	}

@@ -27,6 +27,8 @@ const (
 	ClassBusy         Class = "device-busy"         // another CLM, or no resources now
 	ClassDeviceVerify Class = "verification-device" // the device did not accept the certificate
 	ClassHook         Class = "hook-failed"         // the device rolled back
+	ClassNotServed    Class = "not-served"          // the device's TLS server does not present the certificate
+	ClassUnconfirmed  Class = "not-confirmed"       // the device went back before we could confirm
 	ClassSuperseded   Class = "superseded"          // the device no longer knows the enrolment
 	ClassCSR          Class = "csr-refused"         // the CLM did not accept the CSR
 	ClassCLMVerify    Class = "verification-clm"    // the CLM did not accept the certificate

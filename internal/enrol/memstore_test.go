@@ -2,6 +2,7 @@ package enrol_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -21,6 +22,7 @@ type memStore struct {
 	devices    map[string]fleet.Device
 	enrolments map[enrol.ID]enrol.Enrolment
 	mismatches []enrol.Event
+	events     []enrol.Event
 	ca         map[enrol.ID]string
 	leased     map[string]bool
 	deliveries []enrol.Delivery
@@ -72,7 +74,7 @@ func (s *memStore) Commit(ctx context.Context, c enrol.Change) error {
 	if s.enrolments[c.Enrolment.ID].Revision != c.Enrolment.Revision {
 		return enrol.ErrConflict
 	}
-	if open, err := s.openEnrolment(c.Enrolment.Device); err == nil && open.ID != c.Enrolment.ID {
+	if open, err := s.openEnrolment(c.Enrolment.Device); err == nil && open.ID != c.Enrolment.ID && !c.Enrolment.State.Final() {
 		return enrol.ErrConflict
 	}
 	c.Enrolment.Revision++
@@ -80,6 +82,7 @@ func (s *memStore) Commit(ctx context.Context, c enrol.Change) error {
 	if c.Device != nil {
 		s.devices[c.Device.Name] = *c.Device
 	}
+	s.events = append(s.events, c.Events...)
 	for _, e := range c.Events {
 		if e.Class == enrol.ClassCAMismatch {
 			s.ca[e.Enrolment] = c.Enrolment.CA
@@ -87,6 +90,17 @@ func (s *memStore) Commit(ctx context.Context, c enrol.Change) error {
 		}
 	}
 	return nil
+}
+
+func (s *memStore) EnrolmentByCertificate(_ context.Context, certificate [32]byte) (*enrol.Enrolment, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.enrolments {
+		if len(e.Certificate) > 0 && sha256.Sum256(e.Certificate) == certificate {
+			return &e, nil
+		}
+	}
+	return nil, enrol.ErrNotFound
 }
 
 func (s *memStore) SerialOwner(ctx context.Context, issuer []byte, serial string) (enrol.ID, error) {

@@ -37,17 +37,6 @@ func (s *session) complete(ctx context.Context, began time.Time) error {
 	return nil
 }
 
-// rolledBack goes back to verified: the device restored its previous pair and
-// keeps the new one staged.
-func (s *session) rolledBack(detail string) error {
-	if detail == "" {
-		detail = "it was not confirmed in time"
-	}
-	s.e.State = Verified
-	return &Fault{By: PartyDevice, Class: ClassHook, Transient: true,
-		Err: fmt.Errorf("the device has restored its previous certificate: %s", detail)}
-}
-
 // abandonStale ends an open enrolment that can lead to nothing any more: at a
 // CA that is no longer the one in use, or with a certificate that expired
 // before it could be activated. The error then wraps ErrNotFound, since the
@@ -97,7 +86,7 @@ func (s *session) stop(ctx context.Context, err error) Result {
 	if f.Class == ClassCAMismatch {
 		s.blameCA(ctx, f)
 	}
-	if f.Transient && f.Class == ClassHook && s.e.Tries+1 >= s.r.Policy.HookTries {
+	if s.e.State == Verified && s.e.Rollbacks >= s.r.Policy.HookTries {
 		f.Transient = false
 	}
 	if f.Class != ClassInternal {

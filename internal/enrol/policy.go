@@ -14,7 +14,7 @@ type Policy struct {
 	RetryFirst    time.Duration // wait after the first transient failure; doubles with each
 	RetryLongest  time.Duration // up to this
 	Poll          time.Duration // wait after PENDING, unless the CA says
-	HookTries     int           // failed activations before the enrolment ends
+	HookTries     int           // activations undone by a failing hook, or not served, before the enrolment ends
 	BreakerDevice int           // devices with an unfitting answer that open the CA's breaker
 	BreakerWindow time.Duration // within this time
 	Window        fleet.Window  // when a certificate is renewed

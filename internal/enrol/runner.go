@@ -22,6 +22,7 @@ type Runner struct {
 	Sightings  SightingStore // told of the devices' trust anchors; nil: nobody is
 	Dialer     Dialer
 	CA         CA
+	Prober     Prober // nil: nobody looks whether certificates are served
 	CAName     string
 	Profiles   []fleet.Profile
 	Policy     Policy
@@ -380,42 +381,14 @@ func (s *session) activate(ctx context.Context) error {
 	err := s.call(ctx, func(dev Device) error {
 		return dev.Activate(ctx, s.e.ID, s.e.Receipt.Certificate, s.e.Confirmation)
 	})
+	var refusal *DeviceError
+	if errors.As(err, &refusal) && refusal.Problem == ProblemRolledBack {
+		s.e.Rollbacks++
+		s.fact(EventRolledBack, "the device has kept its previous certificate: "+refusal.Detail, began)
+	}
 	if err != nil {
 		return fmt.Errorf("activate: %w", err)
 	}
 	s.moveTo(Activated, began)
 	return nil
-}
-
-// confirm reads the active certificate back; only then the device drops its
-// rollback timer.
-func (s *session) confirm(ctx context.Context) error {
-	began := s.r.Now()
-	var status DeviceStatus
-	err := s.call(ctx, func(dev Device) (err error) {
-		status, err = dev.Status(ctx)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("read back the active certificate: %w", err)
-	}
-	if status.Active == nil || status.Active.SHA256 != s.e.Receipt.Certificate {
-		return s.rolledBack(status.LastError)
-	}
-	err = s.call(ctx, func(dev Device) error { return dev.Confirm(ctx, s.e.ID, s.e.Receipt.Certificate) })
-	var refusal *DeviceError
-	if errors.As(err, &refusal) && refusal.Problem == ProblemConflict {
-		return s.rolledBack(refusal.Detail)
-	}
-	if err != nil {
-		return fmt.Errorf("confirm: %w", err)
-	}
-	if err := saw(ctx, s.r.Sightings, s.d.Name, s.e.Identity, status, s.r.Now()); err != nil {
-		s.warn(err.Error())
-	}
-	s.e.Steps.KeyAndCSR = min(status.KeyAndCSR, s.e.Steps.CSRRequest)
-	s.e.Steps.CSRRequest -= s.e.Steps.KeyAndCSR
-	s.e.Steps.Verification = min(status.Verification, s.e.Steps.VerifyRequest)
-	s.e.Steps.VerifyRequest -= s.e.Steps.Verification
-	return s.complete(ctx, began)
 }

@@ -56,7 +56,7 @@ func newWorld(t *testing.T) *world {
 	w.master = must[*ibc.MasterSecret](t)(ibc.Setup(rand.Reader, 1))
 	id := must[ibc.Identity](t)(ibc.NewIdentity(ibc.RoleDevice, device, 1, 1))
 	w.device = &model{w: w, key: must[*ibc.PrivateKey](t)(w.master.Extract(id)), refuse: map[string]error{}, calls: map[string]int{}}
-	w.ca = newCA(w, "lab CA")
+	w.ca, w.prober = newCA(w, "lab CA"), &prober{w: w}
 	s := newStore(t, fleet.Device{Name: device, Identity: id, Address: "192.0.2.1:5684"})
 	w.store, w.queue = s, s
 	w.restart()
@@ -68,7 +68,7 @@ func (w *world) restart() {
 	policy := enrol.DefaultPolicy()
 	policy.MaxAttempts = 2
 	w.runner = &enrol.Runner{
-		Store: &cutStore{Store: w.store, w: w}, Deliveries: cutQueue{w.queue, w}, Dialer: w.device, CA: w.ca, CAName: "lab", Policy: policy,
+		Store: &cutStore{Store: w.store, w: w}, Deliveries: cutQueue{w.queue, w}, Dialer: w.device, CA: w.ca, CAName: "lab", Prober: w.prober, Policy: policy,
 		Params: func(uint32) (*ibc.Params, error) { return w.master.Params(), nil },
 		Now:    func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
@@ -174,15 +174,17 @@ func TestCommits(t *testing.T) {
 func TestEveryCut(t *testing.T) {
 	total := func() int {
 		w := newWorld(t)
+		withProber(w)
 		w.renewed(false)
 		return w.points
 	}()
-	if total < 14 {
+	if total < 20 {
 		t.Fatalf("only %d cut points", total)
 	}
 	for cut := 1; cut <= total; cut++ {
 		for _, rolledBack := range []bool{false, true} {
 			w := newWorld(t)
+			withProber(w)
 			w.renewed(false)
 			before := w.row().Certificate.SHA256
 			w.now = w.now.Add(24 * time.Hour)
@@ -235,7 +237,7 @@ func TestTransientFailuresKeepTheState(t *testing.T) {
 		state enrol.State
 	}{
 		{"dial", enrol.Requested}, {"csr", enrol.Requested}, {"verify", enrol.PreVerified},
-		{"activate", enrol.Verified}, {"status", enrol.Activated}, {"confirm", enrol.Activated},
+		{"activate", enrol.Verified}, {"status", enrol.Requested}, {"read back", enrol.Activated}, {"confirm", enrol.Activated},
 	} {
 		t.Run(tt.call, func(t *testing.T) {
 			w := newWorld(t)

@@ -19,6 +19,7 @@ type session struct {
 	e      *Enrolment
 	d      fleet.Device
 	dev    Device  // nil until first needed, or after it broke
+	met    bool    // the device was asked what it has
 	csr    []byte  // nil after a restart
 	events []Event // not stored yet
 
@@ -72,7 +73,16 @@ func (s *session) dial(ctx context.Context) error {
 			return err
 		}
 	}
-	s.e.Identity = s.dev.Identity()
+	if !s.e.State.Final() {
+		s.e.Identity = s.dev.Identity()
+	}
+	if s.met {
+		return nil
+	}
+	if err := s.meet(ctx); err != nil {
+		return err
+	}
+	s.met = true
 	return nil
 }
 
@@ -93,7 +103,10 @@ func (s *session) moveTo(next State, began time.Time) {
 		At: now, Device: s.e.Device, Enrolment: s.e.ID, State: s.e.State, Kind: EventProgress,
 		Message: string(next), Took: now.Sub(began),
 	})
-	s.e.State, s.e.Tries, s.e.NextTry, s.e.LastError = next, 0, time.Time{}, ""
+	s.e.State, s.e.NextTry, s.e.LastError = next, time.Time{}, ""
+	if next != Activated { // which may be taken back, and is then no progress
+		s.e.Tries = 0
+	}
 }
 
 func (s *session) warn(message string) {
@@ -135,27 +148,40 @@ func (s *session) checkResponse(id ibc.Identity, nonce [NonceSize]byte, v Verify
 }
 
 // checkValidity judges the dates of a certificate that may have waited since
-// it was issued, with a clock that may be wrong.
+// it was issued, with clocks that may be wrong.
 func checkValidity(e *Enrolment, leaf *x509.Certificate, now time.Time) error {
 	if leaf.NotAfter.After(now) {
 		return nil
 	}
 	end := leaf.NotAfter.UTC().Format(time.RFC3339)
-	switch {
-	case leaf.NotAfter.After(e.IssuedAt):
+	if leaf.NotAfter.After(e.IssuedAt) {
 		return &Fault{By: PartyCLM, Class: ClassCLMVerify, Uncounted: true,
 			Err: fmt.Errorf("%w: it expired at %s, before it could be installed", ErrCertificate, end)}
-	case !e.CADate.IsZero() && leaf.NotAfter.After(e.CADate):
-		if now.Sub(e.IssuedAt) >= leaf.NotAfter.Sub(e.CADate) {
-			return &Fault{By: PartyCLM, Class: ClassClock, Uncounted: true,
-				Err: fmt.Errorf("%w: it expired while our clock was wrong", ErrCertificate)}
-		}
-		return &Fault{By: PartyCLM, Class: ClassClock, Transient: true,
-			Err: fmt.Errorf("our clock says %s, the CA's said %s: a certificate valid until %s cannot be judged",
-				now.UTC().Format(time.RFC3339), e.CADate.UTC().Format(time.RFC3339), end)}
 	}
-	return misfit(&CAMismatch{What: "a certificate that expired at " + end})
+	// The CA's clock when it issued: a certificate for a key that is as new as
+	// this one is no old one, so its begin will do.
+	issued := e.CADate
+	if issued.IsZero() {
+		issued = leaf.NotBefore
+	}
+	lifetime := leaf.NotAfter.Sub(issued)
+	if lifetime <= 0 {
+		return misfit(&CAMismatch{What: "a certificate that expired at " + end})
+	}
+	clocks := fmt.Errorf("our clock says %s, the CA's said %s: a certificate valid until %s cannot be judged",
+		now.UTC().Format(time.RFC3339), issued.UTC().Format(time.RFC3339), end)
+	// If ours is the wrong one, it is worth waiting: the certificate is good.
+	// If it was the CA's, only another certificate helps.
+	if now.Sub(e.IssuedAt) >= min(lifetime/8, longestDoubt) {
+		return &Fault{By: PartyCLM, Class: ClassClock, Uncounted: true, Err: fmt.Errorf("%w; it is given up", clocks)}
+	}
+	return &Fault{By: PartyCLM, Class: ClassClock, Transient: true, Err: clocks}
 }
+
+// longestDoubt is how long a certificate is kept that either our clock or the
+// CA's, being wrong, makes look expired; an eighth of its lifetime if that is
+// shorter. Then the CA is asked for another one: one in each such time.
+const longestDoubt = 24 * time.Hour
 
 // misfit makes a Fault of what PreVerify and ParseChain say about a CA's
 // authenticated answer.

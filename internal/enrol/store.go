@@ -24,6 +24,10 @@ type Store interface {
 	// has issued a serial number (hex) before, or an error that wraps
 	// ErrNotFound.
 	SerialOwner(ctx context.Context, issuer []byte, serial string) (ID, error)
+	// EnrolmentByCertificate returns the first enrolment, of whatever device,
+	// for which a certificate (by its SHA-256) was issued, or an error that
+	// wraps ErrNotFound. It may have got another certificate since.
+	EnrolmentByCertificate(ctx context.Context, certificate [32]byte) (*Enrolment, error)
 	// Mismatches counts the devices, other than the one named, for which the
 	// CA gave an authenticated but unfitting answer from one time to another,
 	// both included.
@@ -66,6 +70,8 @@ const (
 	EventRetry       EventKind = "retry"       // a transient failure, the state is kept
 	EventCompleted   EventKind = "completed"   // the certificate is active and confirmed
 	EventFailed      EventKind = "failed"      // the enrolment ended
+	EventServed      EventKind = "served"      // a handshake has shown that the certificate is served
+	EventRolledBack  EventKind = "rolled-back" // the device uses its previous certificate again
 	EventWarning     EventKind = "warning"     // worth a look
 	EventQuarantined EventKind = "quarantined" // the device's attempts are used up
 

@@ -57,7 +57,11 @@ type Profile struct {
 	SANs        []Name            `json:"sans"`          // values may hold {name}
 	KeyUsage    []string          `json:"key_usage"`     // as in KeyUsages; empty leaves it to the CA
 	ExtKeyUsage []string          `json:"ext_key_usage"` // as in ExtKeyUsages; empty leaves it to the CA
+	Endpoint    string            `json:"endpoint"`      // [host]:port where TLS serves the certificate, or NoEndpoint; "" leaves it to the device
 }
+
+// NoEndpoint as a profile's endpoint says that nobody serves the certificate.
+const NoEndpoint = "none"
 
 // KeyUsages maps the RFC 5280 section 4.2.1.3 names to their bit numbers.
 func KeyUsages() map[string]int {

@@ -138,6 +138,7 @@ type node struct {
 	keys  []agent.KeyStore // nil: files
 	agent *agent.Agent
 	stop  func()
+	layer agent.Layer // nil: the operating system's
 }
 
 // provision makes a device that is issued, provisioned and commissioned, but
@@ -194,9 +195,18 @@ func (p *plant) commissionGeneration(n *node, generation uint32) {
 func (n *node) open() *agent.Agent {
 	n.p.t.Helper()
 	n.agent = value[*agent.Agent](n.p.t)(agent.Open(agent.Config{
-		Dir: n.dir, Random: rand.Reader, Now: n.clock.now, Log: quiet(), Version: "test", Key: n.algo, KeyStores: n.keys,
+		Dir: n.dir, Random: rand.Reader, Now: n.clock.now, Log: quiet(), Version: "test", Key: n.algo, KeyStores: n.keys, Layer: n.layer,
 	}))
 	return n.agent
+}
+
+// restartOn ends the server, and starts it again on a file layer; nil is the
+// operating system's.
+func (n *node) restartOn(layer agent.Layer) {
+	n.p.t.Helper()
+	n.stop()
+	n.layer = layer
+	n.serve()
 }
 
 // serve starts agent and server; the address stays the same from the first

@@ -14,6 +14,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/tlsprobe"
 )
 
 // Config is what an operator decides, from flags, the environment and the
@@ -29,6 +30,8 @@ type Config struct {
 	Policy      enrol.Policy
 	Device      coaplink.Timeouts
 	CATimeout   time.Duration // of one exchange with the CA
+	ProbeWithin time.Duration // for looking whether a certificate is served; 0: not done
+	ProbeAllow  tlsprobe.Allowed
 	Profiles    []fleet.Profile
 }
 
@@ -73,6 +76,9 @@ func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (Config, string, error) 
 	c, err := fromViper(v)
 	if err != nil {
 		return Config{}, "", err
+	}
+	if c.ProbeAllow, err = tlsprobe.ParseAllowed(file.Probe.Allow); err != nil {
+		return Config{}, "", fmt.Errorf("%s: probe.allow: %w", path, err)
 	}
 	c.Profiles, err = file.profiles()
 	if err != nil {
@@ -152,7 +158,8 @@ func fromViper(v *viper.Viper) (Config, error) {
 			Handshake: v.GetDuration(keyHandshakeTimeout),
 			Exchange:  v.GetDuration(keyExchangeTimeout),
 		},
-		CATimeout: v.GetDuration(keyCATimeout),
+		CATimeout:   v.GetDuration(keyCATimeout),
+		ProbeWithin: v.GetDuration(keyProbeWithin),
 	}
 	if err := c.Output.Set(v.GetString(keyOutput)); err != nil {
 		return c, fmt.Errorf("%s: %w", keyOutput, err)

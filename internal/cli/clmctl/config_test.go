@@ -139,9 +139,9 @@ func flat(c Config) any {
 		output, log string
 		on          [3]bool
 		n           int
-		d           [4]time.Duration
+		d           [5]time.Duration
 		p           enrol.Policy
-	}{string(c.Output), c.LogFormat, [3]bool{c.NoInput, c.Quiet, c.Verbose}, c.Concurrency, [4]time.Duration{c.Timeout, c.CATimeout, c.Device.Handshake, c.Device.Exchange}, c.Policy}
+	}{string(c.Output), c.LogFormat, [3]bool{c.NoInput, c.Quiet, c.Verbose}, c.Concurrency, [5]time.Duration{c.Timeout, c.CATimeout, c.ProbeWithin, c.Device.Handshake, c.Device.Exchange}, c.Policy}
 }
 
 // Every setting is described in the documentation.
@@ -194,6 +194,8 @@ func TestConfigErrors(t *testing.T) {
 		{"profiles: [{name: a, sans: ['cn:x']}]\n", "", "belongs into the subject"},
 		{"profiles: [{name: a, key_usage: [sign]}]\n", "", `key usage "sign"`},
 		{"profiles: [{name: a, match: {'a b': c}}]\n", "", "match: "},
+		{"profiles: [{name: a, endpoint: 'gateway'}]\n", "", "endpoint: \"gateway\" is not host:port"},
+		{"probe: {allow: ['10.0.0.0/40']}\n", "", "probe.allow: "},
 	} {
 		_, _, err := load(t, c.file, strings.Fields(c.args)...)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/tlsprobe"
 )
 
 // fileConfig is the form of the configuration file. Its settings are read
@@ -23,6 +24,7 @@ type fileConfig struct {
 	Renewal   fileRenewal   `yaml:"renewal"`
 	Device    fileDevice    `yaml:"device"`
 	CA        fileCA        `yaml:"ca"`
+	Probe     fileProbe     `yaml:"probe"`
 	Profiles  []fileProfile `yaml:"profiles"`
 }
 
@@ -52,6 +54,10 @@ type (
 	fileCA struct {
 		Timeout time.Duration `yaml:"timeout"`
 	}
+	fileProbe struct {
+		Within time.Duration `yaml:"within"`
+		Allow  []string      `yaml:"allow"`
+	}
 )
 
 // fileProfile is a certificate profile in the configuration file.
@@ -63,6 +69,7 @@ type fileProfile struct {
 	SANs        []string          `yaml:"sans"`
 	KeyUsage    []string          `yaml:"key_usage"`
 	ExtKeyUsage []string          `yaml:"ext_key_usage"`
+	Endpoint    string            `yaml:"endpoint"`
 }
 
 // profiles returns the certificate profiles, checked.
@@ -95,7 +102,12 @@ func (f fileConfig) profiles() ([]fleet.Profile, error) {
 func (f fileProfile) profile() (fleet.Profile, error) {
 	p := fleet.Profile{
 		Name: f.Name, Match: f.Match, Key: fleet.KeyAlgorithm(f.Key),
-		KeyUsage: f.KeyUsage, ExtKeyUsage: f.ExtKeyUsage,
+		KeyUsage: f.KeyUsage, ExtKeyUsage: f.ExtKeyUsage, Endpoint: f.Endpoint,
+	}
+	if f.Endpoint != "" && f.Endpoint != fleet.NoEndpoint {
+		if _, _, err := tlsprobe.ParseEndpoint(f.Endpoint); err != nil {
+			return p, fmt.Errorf("endpoint: %w", err)
+		}
 	}
 	if err := fleet.ValidateLabels(f.Match); err != nil {
 		return p, fmt.Errorf("match: %w", err)

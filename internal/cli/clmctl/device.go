@@ -17,9 +17,9 @@ func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "device",
 		Aliases: []string{"devices"},
-		Short:   "Look at the inventory, and say what is where",
+		Short:   "Look at the inventory, and act on single devices",
 	}
-	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceLabelCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand())
+	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceLabelCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand(), a.deviceRollbackCommand())
 	return cmd
 }
 

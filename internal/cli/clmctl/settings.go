@@ -9,6 +9,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/tlsprobe"
 )
 
 // Keys of the settings in the configuration file.
@@ -34,6 +35,7 @@ const (
 	keyHandshakeTimeout = "device.handshake_timeout"
 	keyExchangeTimeout  = "device.exchange_timeout"
 	keyCATimeout        = "ca.timeout"
+	keyProbeWithin      = "probe.within"
 )
 
 // Flags that settings can be given with, beside the common ones.
@@ -82,6 +84,7 @@ func settings() []setting {
 		{key: keyHandshakeTimeout, value: coaplink.DefaultHandshakeTimeout},
 		{key: keyExchangeTimeout, value: coaplink.DefaultExchangeTimeout},
 		{key: keyCATimeout, value: defaultCATimeout},
+		{key: keyProbeWithin, value: tlsprobe.DefaultWithin, zero: true},
 	}
 }
 

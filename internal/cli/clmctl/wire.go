@@ -18,6 +18,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/scep"
 	"github.com/edgeclm/edgeclm/internal/store"
 	"github.com/edgeclm/edgeclm/internal/store/sqlite"
+	"github.com/edgeclm/edgeclm/internal/tlsprobe"
 )
 
 // inventory is what the commands need of the store beside the core's part.
@@ -101,11 +102,9 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 		return devices.Close()
 	}}
 	runner := func(i int) *enrol.Runner {
-		return &enrol.Runner{
-			Store: devices, Deliveries: devices, Sightings: devices,
-			Dialer: dialer, CA: clients[i], CAName: file.Authorities[i].Name, Profiles: s.Profiles, Policy: s.Policy,
-			Params: findParams(dialer.Params), Now: a.Now, Random: a.Random, Log: log,
-		}
+		r := a.newRunner(s, dialer, devices, log)
+		r.CA, r.CAName = clients[i], file.Authorities[i].Name
+		return r
 	}
 	w.runner = runner(0)
 	w.worker = w.runner
@@ -117,6 +116,37 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 		w.worker = &rolloverWorker{old: w.runner, next: runner(1), turnover: t, sightings: devices}
 	}
 	return w, nil
+}
+
+// newRunner returns a runner without a CA, which is enough to speak to devices.
+func (a *app) newRunner(s *site, dialer *coaplink.Dialer, devices inventory, log *slog.Logger) *enrol.Runner {
+	r := &enrol.Runner{
+		Store: devices, Deliveries: devices, Sightings: devices,
+		Dialer: dialer, Profiles: s.Profiles, Policy: s.Policy,
+		Params: findParams(dialer.Params), Now: a.Now, Random: a.Random, Log: log,
+	}
+	if s.ProbeWithin > 0 {
+		r.Prober = &tlsprobe.Prober{Within: s.ProbeWithin, Allowed: s.ProbeAllow, Log: log}
+	}
+	return r
+}
+
+// contact puts together what needs no CA. The caller closes it.
+func (a *app) contact(ctx context.Context, s *site, log *slog.Logger) (*works, error) {
+	identity, err := s.dir.identity()
+	if err != nil {
+		return nil, err
+	}
+	defer identity.Key.Destroy()
+	dialer, err := a.dialer(s, identity)
+	if err != nil {
+		return nil, err
+	}
+	devices, err := s.dir.inventory(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	return &works{runner: a.newRunner(s, dialer, devices, log), inventory: devices, close: devices.Close}, nil
 }
 
 // client returns the SCEP client of a CA.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
+	"sync"
 
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 )
@@ -27,9 +28,10 @@ const (
 )
 
 // Layer is a keyfile.Layer on the real file system that cuts the run. It keeps
-// account of what is synced and spares the disk the work. It is not safe for
+// account of what is synced and spares the disk the work. It is safe for
 // concurrent use.
 type Layer struct {
+	mu     sync.Mutex
 	cut    int
 	mode   Mode
 	count  int
@@ -51,18 +53,28 @@ func NewScattered(n int, seed uint64) *Layer {
 }
 
 // Operations returns how many operations were begun.
-func (l *Layer) Operations() int { return l.count }
+func (l *Layer) Operations() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
+}
 
 // Cut reports whether the run was cut.
-func (l *Layer) Cut() bool { return l.cut > 0 && l.count >= l.cut }
+func (l *Layer) Cut() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over()
+}
+
+func (l *Layer) over() bool { return l.cut > 0 && l.count >= l.cut }
 
 // step begins an operation.
 func (l *Layer) step() error {
-	if l.Cut() {
+	if l.over() {
 		return ErrCut
 	}
 	l.count++
-	if !l.Cut() {
+	if !l.over() {
 		return nil
 	}
 	switch l.mode {
@@ -99,6 +111,8 @@ func (l *Layer) Overwrite(path string) (keyfile.File, error) {
 }
 
 func (l *Layer) open(path string, open func() (keyfile.File, error), note func(dir *node, name string) *file) (keyfile.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err := l.step(); err != nil {
 		return nil, err
 	}
@@ -118,6 +132,8 @@ func (l *Layer) open(path string, open func() (keyfile.File, error), note func(d
 // change does an operation on entries of directories, once it is noted as of
 // when it was found.
 func (l *Layer) change(do func() error, note func() ([]entry, error)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err := l.step(); err != nil {
 		return err
 	}
@@ -173,6 +189,8 @@ func (l *Layer) put(path string, do func() error, n *node) error {
 
 // Truncate implements keyfile.Layer.
 func (l *Layer) Truncate(path string, size int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err := l.step(); err != nil {
 		return err
 	}
@@ -192,6 +210,8 @@ func (l *Layer) Truncate(path string, size int64) error {
 
 // SyncDir implements keyfile.Layer.
 func (l *Layer) SyncDir(path string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err := l.step(); err != nil {
 		return err
 	}
@@ -212,7 +232,9 @@ type file struct {
 
 // Write implements keyfile.File; the write at which the run is cut is torn.
 func (f *file) Write(data []byte) (int, error) {
-	over := f.layer.Cut()
+	f.layer.mu.Lock()
+	defer f.layer.mu.Unlock()
+	over := f.layer.over()
 	if !over && f.layer.mode == Scatter {
 		// Some of it may get there though it is the one that is cut.
 		f.layer.disk.write(f.node, f.at, data)
@@ -233,6 +255,8 @@ func (f *file) Write(data []byte) (int, error) {
 
 // Sync implements keyfile.File.
 func (f *file) Sync() error {
+	f.layer.mu.Lock()
+	defer f.layer.mu.Unlock()
 	if err := f.layer.step(); err != nil {
 		return err
 	}

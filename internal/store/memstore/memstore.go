@@ -26,9 +26,9 @@ type Disk struct {
 // content is what a commissioning may change; it replaces what it changes.
 type content struct {
 	devices      map[string]*device
-	enrolments   []enrol.Enrolment   // in the order of their first commits
-	serials      map[string]enrol.ID // by serialKey; the first that had it
-	certificates map[[32]byte]bool   // by SHA-256
+	enrolments   []enrol.Enrolment     // in the order of their first commits
+	serials      map[string]enrol.ID   // by serialKey; the first that had it
+	certificates map[[32]byte]enrol.ID // by SHA-256; the first that had it
 	events       []enrol.Event
 	deliveries   []enrol.Delivery // in the order in which they were queued
 }
@@ -43,7 +43,7 @@ type device struct {
 // NewDisk returns an empty disk.
 func NewDisk() *Disk {
 	return &Disk{
-		content: content{devices: map[string]*device{}, serials: map[string]enrol.ID{}, certificates: map[[32]byte]bool{}},
+		content: content{devices: map[string]*device{}, serials: map[string]enrol.ID{}, certificates: map[[32]byte]enrol.ID{}},
 		leases:  map[string]*Store{},
 	}
 }
@@ -150,6 +150,17 @@ func (d *Disk) enrolment(id enrol.ID) *enrol.Enrolment {
 	return nil
 }
 
+// EnrolmentByCertificate implements enrol.Store.
+func (s *Store) EnrolmentByCertificate(_ context.Context, certificate [32]byte) (*enrol.Enrolment, error) {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	if owner, known := s.disk.certificates[certificate]; known {
+		out := cloneEnrolment(*s.disk.enrolment(owner))
+		return &out, nil
+	}
+	return nil, fmt.Errorf("enrolment of certificate %x: %w", certificate, enrol.ErrNotFound)
+}
+
 // Commit implements enrol.Store.
 func (s *Store) Commit(ctx context.Context, c enrol.Change) error {
 	if err := s.cut(ctx, false); err != nil {
@@ -207,7 +218,9 @@ func (d *Disk) commit(c enrol.Change) error {
 		d.enrolments = append(d.enrolments, e)
 	}
 	if serial != "" {
-		d.certificates[sha256.Sum256(e.Certificate)] = true
+		if sum := sha256.Sum256(e.Certificate); d.certificates[sum] == (enrol.ID{}) {
+			d.certificates[sum] = e.ID
+		}
 		if _, known := d.serials[serial]; !known {
 			d.serials[serial] = e.ID
 		}
@@ -256,7 +269,7 @@ func (d *Disk) checkRows(c enrol.Change) error {
 }
 
 func (d *Disk) onRecord(c enrol.Change, hash [32]byte) bool {
-	return d.certificates[hash] || sha256.Sum256(c.Enrolment.Certificate) == hash
+	return d.certificates[hash] != (enrol.ID{}) || sha256.Sum256(c.Enrolment.Certificate) == hash
 }
 
 // decide takes over what an enrolment decides of a row.

@@ -47,6 +47,7 @@ func enrolmentColumns(e *enrol.Enrolment) []column {
 		{"step_enrolment", integerOf(&e.Steps.Enrolment)},
 		{"step_verify_request", integerOf(&e.Steps.VerifyRequest)},
 		{"step_verification", integerOf(&e.Steps.Verification)},
+		{"rollbacks", integerOf(&e.Rollbacks)},
 		{"tries", integerOf(&e.Tries)},
 		{"next_try", timestamp{&e.NextTry}},
 		{"last_error", textOf(&e.LastError)},
@@ -90,6 +91,18 @@ func (s *Store) OpenEnrolment(ctx context.Context, device string) (*enrol.Enrolm
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open enrolment of %s: %w", device, explain(err))
+	}
+	return found[0], nil
+}
+
+// EnrolmentByCertificate implements enrol.Store.
+func (s *Store) EnrolmentByCertificate(ctx context.Context, certificate [32]byte) (*enrol.Enrolment, error) {
+	found, err := s.enrolments(ctx, selectEnrolment+"WHERE enrolment.id = (SELECT enrolment FROM certificate WHERE sha256 = ?)", certificate[:])
+	if err == nil && len(found) == 0 {
+		err = enrol.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("enrolment of certificate %x: %w", certificate, explain(err))
 	}
 	return found[0], nil
 }

@@ -198,7 +198,7 @@ func full(device string, leaf *x509.Certificate, chain ...[]byte) *enrol.Enrolme
 			CSRRequest: time.Millisecond + 1, KeyAndCSR: 2*time.Millisecond + 1, Enrolment: 3*time.Millisecond + 1,
 			VerifyRequest: 4*time.Millisecond + 1, Verification: 5*time.Millisecond + 1,
 		},
-		Tries: 3, NextTry: at(4), LastError: "the device is unreachable", FailedBy: enrol.PartyDevice,
+		Rollbacks: 2, Tries: 3, NextTry: at(4), LastError: "the device is unreachable", FailedBy: enrol.PartyDevice,
 		CreatedAt: at(5), UpdatedAt: at(6),
 	}
 }

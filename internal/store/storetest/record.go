@@ -2,6 +2,8 @@ package storetest
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
 	"testing"
 	"time"
 
@@ -54,6 +56,35 @@ func testSerialOwner(t *testing.T, place Place[Store]) {
 	commit(t, s, enrol.Change{Enrolment: first})
 	s = reopen(t, s, place)
 	owner("the first, failed", leaf.RawIssuer, "beef", first.ID)
+}
+
+// testEnrolmentByCertificate: whose a certificate is, that a device says to
+// have, whatever has become of the enrolment.
+func testEnrolmentByCertificate(t *testing.T, place Place[Store]) {
+	ctx := context.Background()
+	s := open(t, place)
+	put(t, s, "plc-1")
+	ca := newIssuer(t, "ca")
+	_, err := s.EnrolmentByCertificate(ctx, [32]byte{1})
+	wantError(t, "unknown", err, enrol.ErrNotFound)
+	_, err = s.EnrolmentByCertificate(ctx, [32]byte{})
+	wantError(t, "none", err, enrol.ErrNotFound)
+	first, second := requested("plc-1", 1), requested("plc-1", 2)
+	leaves := []*x509.Certificate{ca.issue(t, 1, "plc-1", time.Hour), ca.issue(t, 2, "plc-1", time.Hour)}
+	first.Rollbacks = 2
+	commit(t, s, complete(first, device(t, s, "plc-1"), leaves[0], epoch))
+	second.State, second.Certificate = enrol.Issued, leaves[1].Raw
+	commit(t, s, enrol.Change{Enrolment: second})
+	for range 2 {
+		for i, want := range []*enrol.Enrolment{first, second} {
+			got, err := s.EnrolmentByCertificate(ctx, sha256.Sum256(leaves[i].Raw))
+			if err != nil {
+				t.Fatal(err)
+			}
+			same(t, "enrolment", got, want)
+		}
+		s = reopen(t, s, place)
+	}
 }
 
 // testSameCertificate: a CA that answers two requests for one key with one

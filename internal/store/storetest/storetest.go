@@ -91,6 +91,7 @@ func Run(t *testing.T, place func(t testing.TB) Place[Store]) {
 		"QuarantineStays":   testQuarantineStays,
 		"SerialOwner":       testSerialOwner,
 		"SameCertificate":   testSameCertificate,
+		"ByCertificate":     testEnrolmentByCertificate,
 		"Mismatches":        testMismatches,
 		"Aliasing":          testAliasing,
 		"CancelledContext":  testCancelledContext,
