@@ -222,7 +222,8 @@ const (
 	EventResumed      enrol.EventKind = "resumed"
 	EventReleased     enrol.EventKind = "released" // from quarantine
 	EventLabelled     enrol.EventKind = "labelled"
-	EventBound        enrol.EventKind = "bound" // to an asset
+	EventBound        enrol.EventKind = "bound"  // to an asset
+	EventCloned       enrol.EventKind = "cloned" // several prove its identity at once
 	EventAddressed    enrol.EventKind = "addressed"
 )
 

@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "mode": mode, "serve": background.serve, "halt": background.halt,
 			"silent": background.silent, "hears": background.hears,
+			"port": port,
 		},
 	})
 }
@@ -83,4 +84,12 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[0] {
 		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
 	}
+}
+
+// port takes the port of an address: port NAME ADDRESS, both of them names of
+// environment variables.
+func port(ts *testscript.TestScript, _ bool, args []string) {
+	_, number, err := net.SplitHostPort(ts.Getenv(args[1]))
+	ts.Check(err)
+	ts.Setenv(args[0], number)
 }

@@ -30,6 +30,7 @@ type inventory interface {
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
 	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
 	History(ctx context.Context, device string, events int) (store.History, error)
+	Note(ctx context.Context, a store.Action, kind enrol.EventKind) error
 	SetLabels(ctx context.Context, a store.Action, labels map[string]string) error
 	Outstanding(ctx context.Context) ([]enrol.Delivery, error)
 	CertificateByHash(ctx context.Context, sha256 [32]byte) (store.Certificate, error)

@@ -55,3 +55,8 @@ func (s *Store) act(ctx context.Context, a store.Action, kind enrol.EventKind, u
 	}
 	return nil
 }
+
+// Note takes down an event that concerns a device, and changes nothing else.
+func (s *Store) Note(ctx context.Context, a store.Action, kind enrol.EventKind) error {
+	return s.act(ctx, a, kind, "UPDATE device SET name = name WHERE name = ?", a.Device)
+}

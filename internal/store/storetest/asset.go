@@ -95,3 +95,18 @@ func testAssetHistory(t *testing.T, place Place[Inventory]) {
 	due, err := s.DueDevices(ctx, store.Filter{Names: []string{"PRESS 1"}}, epoch, time.Hour)
 	same(t, "due", []any{due, err}, []any{[]string{"hw-2"}, nil})
 }
+
+func testNote(t *testing.T, place Place[Inventory]) {
+	s := open(t, place)
+	put(t, s, "plc-1", "plc-2")
+	before := device(t, s, "plc-1")
+	for range 2 {
+		if err := s.Note(context.Background(), action("plc-1", "seen twice"), store.EventCloned); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same(t, "device", device(t, s, "plc-1"), before)
+	same(t, "events", lastEvents(t, s, "plc-1"), []string{"cloned: seen twice", "cloned: seen twice"})
+	same(t, "the other's events", lastEvents(t, s, "plc-2"), []string(nil))
+	wantError(t, "unknown", s.Note(context.Background(), action("plc-9", ""), store.EventCloned), enrol.ErrNotFound)
+}

@@ -59,6 +59,8 @@ type Inventory interface {
 	Outstanding(ctx context.Context) ([]enrol.Delivery, error)
 	// CertificateByHash returns a certificate on record by its SHA-256.
 	CertificateByHash(ctx context.Context, sha256 [32]byte) (store.Certificate, error)
+	// Note takes down an event that concerns a device, and changes nothing else.
+	Note(ctx context.Context, a store.Action, kind enrol.EventKind) error
 	// SetPaused pauses a device or resumes it.
 	SetPaused(ctx context.Context, a store.Action, paused bool) error
 	// SetLabels overrides the manifest's labels; nil returns to them.
@@ -135,6 +137,7 @@ func RunInventory(t *testing.T, place func(t testing.TB) Place[Inventory]) {
 		"CertificateByHash": testCertificateByHash,
 		"Addresses":         testAddresses,
 		"AssetHistory":      testAssetHistory,
+		"Note":              testNote,
 		"Due":               testDue,
 		"Outstanding":       testOutstanding,
 	} {
