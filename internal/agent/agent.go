@@ -32,6 +32,7 @@ type Config struct {
 	LabAllowRSA1024 bool               // RSA-1024 keys on request, as the paper measured them
 	Endpoint        string             // host:port where TLS serves the active pair, for Status; "": none is named
 	KeyStores       []KeyStore         // the first makes new keys, all load theirs; nil: FileKeys
+	Seal            bool               // what the device was provisioned with, if it is not sealed yet
 	Reload          Reload             // after each switch of the active pair; nil: none
 
 	// Stale reports whether Reload has to be run though nothing was switched;
@@ -128,7 +129,16 @@ func Open(cfg Config) (*Agent, error) {
 
 // load reads what the directory holds, under its lock.
 func (a *Agent) load() error {
-	self, err := a.dir.provisioned().Load()
+	own := a.dir.provisioned()
+	if a.cfg.Seal {
+		switch changed, err := own.SealFiles(); {
+		case err != nil:
+			return err
+		case changed:
+			a.cfg.Log.Info("sealed the identity")
+		}
+	}
+	self, err := own.Load()
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,9 @@ type FirstBoot struct {
 	From     string       // on the boot partition; need not exist
 	ParamsID *bundle.Hash // of the PKG; nil: of any, on first use
 	Layer    Layer        // nil: OS{}
+
+	KeyStores []KeyStore // one may be a provision.Sealer, for what is sealed
+	Seal      bool       // as ProvisionSealed
 	// PIN asks for the PIN if it is not beside the bundle; nil: ErrNeedsPIN.
 	PIN func() ([]byte, error)
 }
@@ -65,7 +68,7 @@ type FirstBooted struct {
 // Run looks for a bundle, installs it and wipes it. That there is none is no
 // error. Errors leave the bundle where it is and the device what it was.
 func (f FirstBoot) Run() (done FirstBooted, err error) {
-	dir := newStore(f.Dir, f.Layer)
+	dir := newStore(f.Dir, f.Layer, f.KeyStores...)
 	if err := dir.checkReset(); err != nil {
 		return done, err
 	}
@@ -148,7 +151,7 @@ func (f FirstBoot) accept(dir store, found onCard, done *FirstBooted) error {
 			return err
 		}
 	}
-	changed, err := dir.provisioned().Install(b)
+	changed, err := dir.install(b, f.Seal)
 	if err != nil {
 		return err
 	}

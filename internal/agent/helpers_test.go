@@ -114,6 +114,9 @@ func newAuthority(t testing.TB, name string) *authority {
 	return ca
 }
 
+// inJune is when the certificates are valid.
+func inJune() time.Time { return date(2026).AddDate(0, 5, 0) }
+
 func date(year int) time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 // issue signs the certificate that a CSR asks for, valid in 2026, after what
@@ -154,7 +157,7 @@ func newDevice(t testing.TB, change ...func(*agent.Config)) *device {
 	d := &device{t: t, ca: newAuthority(t, "plant"), peer: clm("clm-1")}
 	d.cfg = agent.Config{
 		Dir: filepath.Join(t.TempDir(), "agent"), Version: "test",
-		Now: func() time.Time { return date(2026).AddDate(0, 6, 0) },
+		Now: inJune,
 	}
 	for _, f := range change {
 		f(&d.cfg)

@@ -20,7 +20,8 @@ import (
 
 // KeyStore is where the private keys of certificates live. What it wants kept
 // of a key is key.pem of the pair, whose PEM label says whose it is: a device
-// that is given another store keeps using the pairs that it has.
+// that is given another store keeps using the pairs that it has. One that is a
+// provision.Sealer as well opens and seals what the device was provisioned with.
 type KeyStore interface {
 	// Name is what Status says, "file" or "tpm".
 	Name() string

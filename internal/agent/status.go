@@ -82,6 +82,7 @@ type Report struct {
 	Active    *x509.Certificate // nil: none
 	KeyFits   bool              // the private key of Active is there, is its, and signs
 	KeyStore  string            // where that key lives; "": there is none
+	Sealed    bool              // the identity is sealed
 	Staged    *x509.Certificate // nil: none
 	LastError string
 	// RolledBack is the SHA-256 of the certificate given up since the last
@@ -98,11 +99,15 @@ type Report struct {
 func Inspect(path string, now time.Time, keys ...KeyStore) (Report, error) {
 	dir := newStore(path, nil, keys...)
 	var r Report
-	b, err := dir.provisioned().Load()
+	own := dir.provisioned()
+	b, err := own.Load()
 	switch {
 	case err == nil:
 		r.Identity, r.Params = &b.Identity, b.Params
 	case !errors.Is(err, provision.ErrNone):
+		return Report{}, err
+	}
+	if r.Sealed, err = own.Sealed(); err != nil {
 		return Report{}, err
 	}
 	st, damage, err := loadState(dir)

@@ -8,7 +8,7 @@
 //	identity.json   identity-based key, parameters, and what else the bundle
 //	                says; peers and parameters of predecessors; floors
 //
-// Every change is one atomic rename.
+// Every change is one atomic rename. Both files may be sealed, see Sealer.
 package provision
 
 import (
@@ -54,6 +54,9 @@ type Store struct {
 	Dir   string
 	Role  ibc.Role // whose bundles it takes
 	Files keyfile.Files
+
+	Sealer Sealer // opens and seals; nil: what is sealed cannot be read
+	Seal   bool   // seal what is written; what is sealed stays so in any case
 }
 
 func (s Store) path(name string) string { return filepath.Join(s.Dir, name) }
@@ -74,7 +77,7 @@ func (s Store) Recipient() (bundle.Opener, bundle.Recipient, error) {
 	}
 	secret = append(secret, '\n')
 	defer clear(secret)
-	err = s.Files.CreateDurable(s.path(RecipientFile), secret, keyfile.SecretPerm)
+	err = s.write(RecipientFile, secret, true)
 	// Another process may have made one meanwhile: that one counts.
 	if err != nil && !errors.Is(err, keyfile.ErrExists) {
 		return bundle.Opener{}, bundle.Recipient{}, fmt.Errorf("make recipient: %w", err)
@@ -83,7 +86,7 @@ func (s Store) Recipient() (bundle.Opener, bundle.Recipient, error) {
 }
 
 func (s Store) loadRecipient() (bundle.Opener, bundle.Recipient, error) {
-	secret, err := keyfile.ReadSecret(s.path(RecipientFile), maxRecipient)
+	secret, err := s.read(RecipientFile)
 	if err != nil {
 		return bundle.Opener{}, bundle.Recipient{}, fmt.Errorf("read recipient key: %w", err)
 	}
@@ -96,9 +99,9 @@ func (s Store) loadRecipient() (bundle.Opener, bundle.Recipient, error) {
 }
 
 // Load reads identity.json and checks the key by its pairing. Errors wrap
-// ErrNone, ErrFile or ibc.ErrKey.
+// ErrNone, ErrFile, ErrSealed or ibc.ErrKey, or are the Sealer's.
 func (s Store) Load() (*Endpoint, error) {
-	data, err := keyfile.ReadSecret(s.path(IdentityFile), maxIdentity)
+	data, err := s.read(IdentityFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNone
 	}
@@ -124,7 +127,7 @@ func (s Store) Save(e *Endpoint) error {
 		return err
 	}
 	defer clear(data)
-	return s.Files.WriteDurable(s.path(IdentityFile), data, keyfile.SecretPerm)
+	return s.write(IdentityFile, data, false)
 }
 
 // HeldTo reports, as an error that wraps bundle.ErrParams, that a bundle is not

@@ -85,6 +85,7 @@ func explain(err error) error {
 		{bundle.ErrFormat, clikit.ExitFailed, "bring the file again from the PKG"},
 		{bundle.ErrVersion, clikit.ExitFailed, "install a later release of devagent"},
 		{tpm.ErrOther, clikit.ExitFailed, "put the device's own TPM and card together again, or provision it anew"},
+		{provision.ErrSealed, clikit.ExitFailed, "it was sealed by a TPM: name it with --tpm-device"},
 		{tpm.ErrUnavailable, clikit.ExitFailed, "check --tpm-device, and that this user may open it (group tss in Debian)"},
 		{agent.ErrState, clikit.ExitFailed, "the data directory is damaged: bring it back from a copy, or provision a new one"},
 		{provision.ErrFile, clikit.ExitFailed, "the data directory is damaged: bring it back from a copy, or provision a new one"},

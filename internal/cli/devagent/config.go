@@ -35,6 +35,7 @@ type config struct {
 	ParamsID        string        `yaml:"params_id"`          // that bundles must be of; "": any PKG's, on first use
 	KeyStore        string        `yaml:"key_store"`          // of new keys, see keyStores
 	TPMDevice       string        `yaml:"tpm_device"`         // character device or UNIX socket
+	SealToTPM       bool          `yaml:"seal_to_tpm"`        // what is provisioned
 
 	Consumers []fileConsumer `yaml:"consumers"` // of the file alone
 }
@@ -85,7 +86,7 @@ func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (config, error) {
 		return config{}, err
 	}
 	var c config
-	settings := []*pflag.FlagSet{c.common(), c.serving(), c.keys()}
+	settings := []*pflag.FlagSet{c.common(), c.serving(), c.keys(), c.sealing()}
 	if err := clikit.DecodeConfig(data, &c); err != nil {
 		return config{}, fmt.Errorf("%s: %w", path, err)
 	}

@@ -78,6 +78,7 @@ func FuzzConfig(f *testing.F) {
 		c.common()
 		c.serving()
 		c.keys()
+		c.sealing()
 		if clikit.DecodeConfig(data, &c) == nil && c.validate() == nil && (c.HookTimeout <= 0 || c.Key == "") {
 			t.Errorf("accepted %+v", c)
 		}

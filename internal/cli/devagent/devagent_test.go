@@ -70,7 +70,7 @@ func TestStatusJSON(t *testing.T) {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
 	for key, value := range map[string]any{
-		"identity": d.id.String(), "params_id": d.paramsID,
+		"identity": d.id.String(), "params_id": d.paramsID, "sealed": false,
 		"version": clikit.Version().Version, "last_error": nil, "rolled_back": nil, "clock": "plausible",
 		"active":  map[string]any{"serial": "0101", "sha256": first, "not_after": d.notAfter.Format(time.RFC3339), "key_matches": true, "key_store": "file"},
 		"anchors": []any{anchor.String()}, "anchor_serial": 0.0,

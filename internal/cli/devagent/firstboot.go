@@ -23,7 +23,9 @@ func (a *app) firstBoot(c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	done, err := agent.FirstBoot{Dir: c.DataDir, From: c.FirstBootDir, ParamsID: want}.Run()
+	done, err := agent.FirstBoot{
+		Dir: c.DataDir, From: c.FirstBootDir, ParamsID: want, KeyStores: a.keyStores(c), Seal: c.SealToTPM,
+	}.Run()
 	if err != nil {
 		return err
 	}
@@ -49,7 +51,7 @@ func (a *app) provisionFirstBoot(ctx context.Context, c config, k clikit.KeyBund
 		return err
 	}
 	done, err := agent.FirstBoot{
-		Dir: c.DataDir, From: dir, ParamsID: want,
+		Dir: c.DataDir, From: dir, ParamsID: want, KeyStores: a.keyStores(c), Seal: c.SealToTPM,
 		PIN: func() ([]byte, error) { return k.Passphrase(ctx, a.Streams, &a.Common, program) },
 	}.Run()
 	if err != nil {

@@ -23,6 +23,13 @@ func (c *config) keys() *pflag.FlagSet {
 	return f
 }
 
+// sealing are the settings of the commands that write what is provisioned.
+func (c *config) sealing() *pflag.FlagSet {
+	f := pflag.NewFlagSet(program, pflag.ContinueOnError)
+	f.BoolVar(&c.SealToTPM, "seal-to-tpm", false, "seal the identity key to the TPM")
+	return f
+}
+
 func checkKeyStore(store string, key fleet.KeyAlgorithm) error {
 	switch store {
 	case keyStoreFile:

@@ -1,6 +1,7 @@
 package devagent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,7 +33,13 @@ for the same device; an agent that runs on the data directory takes it at once.
 
 With --first-boot the bundle is the one in a directory, a memory card's boot
 partition, and its PIN in a file pin or pin.txt beside it; both are wiped once
-the identity is stored. serve does that by itself.`,
+the identity is stored. serve does that by itself.
+
+With --seal-to-tpm what is provisioned is encrypted by the TPM of this machine,
+which alone can open it: a memory card is worthless elsewhere. Give the flag to
+recipient too, so that no key is ever on the card in clear. Given later, here or
+to serve, it seals what is there; flash may keep the old blocks, which the next
+generation of the key makes worthless. What is sealed stays so.`,
 		Example: `  devagent provision usb/dev-plc-0001.e1.g1.bundle.age
   devagent provision --first-boot /boot/firmware/edgeclm`,
 		Args: cobra.MaximumNArgs(1),
@@ -52,6 +59,8 @@ the identity is stored. serve does that by itself.`,
 		},
 	}
 	k.Register(cmd.Flags())
+	cmd.Flags().AddFlagSet(new(config).keys())
+	cmd.Flags().AddFlagSet(new(config).sealing())
 	cmd.Flags().StringVar(&firstBoot, "first-boot", "", "directory with the bundle and its PIN, which are wiped")
 	return cmd
 }
@@ -69,13 +78,22 @@ func (a *app) provision(ctx context.Context, c config, k clikit.KeyBundle) error
 		return err
 	}
 	defer clear(sealed.Passphrase)
-	b, err := k.OpenSealed(sealed, agent.Provisioned(c.DataDir, nil))
+	own := agent.Provisioned(c.DataDir, nil, a.keyStores(c)...)
+	b, err := k.OpenSealed(sealed, own)
 	if err != nil {
 		return err
 	}
 	defer b.Key.Destroy()
-	changed, err := agent.Provision(c.DataDir, nil, b)
+	install := agent.Provision
+	if c.SealToTPM {
+		install = agent.ProvisionSealed
+	}
+	changed, err := install(c.DataDir, nil, b, a.keyStores(c)...)
 	if errors.Is(err, keyfile.ErrLocked) {
+		// An agent at work keeps sealed what is; it does not begin to.
+		if isSealed, sealedErr := own.Sealed(); c.SealToTPM && !isSealed {
+			return cmp.Or(sealedErr, err)
+		}
 		changed, err = provisionRunning(ctx, c.DataDir, sealed, err)
 	}
 	if err != nil {
@@ -105,13 +123,13 @@ func provisionRunning(ctx context.Context, dir string, sealed clikit.SealedBundl
 }
 
 // provisionDevice takes a bundle for provisionRunning.
-func provisionDevice(ctx context.Context, dir string, device *agent.Agent, argument json.RawMessage) (changed bool, err error) {
+func provisionDevice(ctx context.Context, device *agent.Agent, argument json.RawMessage) (changed bool, err error) {
 	var sealed clikit.SealedBundle
 	if err := json.Unmarshal(argument, &sealed); err != nil {
 		return false, err
 	}
 	defer clear(sealed.Passphrase)
-	b, err := sealed.Open(agent.Provisioned(dir, nil))
+	b, err := sealed.Open(device.Provisioned())
 	if err != nil {
 		return false, err
 	}

@@ -48,7 +48,7 @@ type resetDone struct {
 
 func (a *app) reset(c config) error {
 	// Damaged or half gone, it is wiped as well.
-	present, err := agent.Provisioned(c.DataDir, nil).Load()
+	present, err := agent.Provisioned(c.DataDir, nil, a.keyStores(c)...).Load()
 	if err == nil {
 		present.Key.Destroy()
 	}

@@ -134,7 +134,7 @@ const hintNoPrevious = "only the pair before the last activation can come back; 
 func (a *app) serveControl(ctx context.Context, dir string, device *agent.Agent, log *slog.Logger) (stop func()) {
 	s := control.Server{Log: log, Handlers: map[string]control.Handler{
 		commandProvision: func(ctx context.Context, argument json.RawMessage) (any, error) {
-			return provisionDevice(ctx, dir, device, argument)
+			return provisionDevice(ctx, device, argument)
 		},
 		commandRollback: func(ctx context.Context, _ json.RawMessage) (any, error) {
 			r, err := rollBackDevice(ctx, device)

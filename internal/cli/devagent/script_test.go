@@ -18,6 +18,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/cli/devagent"
 	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
+	"github.com/edgeclm/edgeclm/internal/testpeer"
 )
 
 func TestMain(m *testing.M) {
@@ -33,11 +34,24 @@ func TestMain(m *testing.M) {
 	})
 }
 
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata", nil) }
+
+// Those that need a TPM, and that of another machine.
+func TestTPMScripts(t *testing.T) {
+	runScripts(t, "testdata/tpm", map[string]string{
+		"TPM": testpeer.StartSWTPM(t).Socket(), "OTHER": testpeer.StartSWTPM(t).Socket(),
+	})
+}
+
+func runScripts(t *testing.T, dir string, env map[string]string) {
+	t.Helper()
 	var s servers
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		Dir: dir,
 		Setup: func(e *testscript.Env) error {
+			for name, value := range env {
+				e.Setenv(name, value)
+			}
 			e.Setenv("XDG_STATE_HOME", e.WorkDir+"/state")
 			e.Defer(func() { s.kill(e.WorkDir) })
 			return nil

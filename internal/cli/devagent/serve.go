@@ -66,6 +66,7 @@ renewed.`,
 	}
 	cmd.Flags().AddFlagSet(new(config).serving())
 	cmd.Flags().AddFlagSet(new(config).keys())
+	cmd.Flags().AddFlagSet(new(config).sealing())
 	var keys []string
 	for _, k := range fleet.KeyAlgorithms() {
 		keys = append(keys, string(k))
@@ -186,7 +187,7 @@ func (a *app) agentConfig(c config, log *slog.Logger) (agent.Config, error) {
 	cfg := agent.Config{
 		Dir: c.DataDir, Random: a.Random, Now: a.Now, Log: log, Version: clikit.Version().Version,
 		Key: fleet.KeyAlgorithm(c.Key), LabAllowRSA1024: c.LabAllowRSA1024, Endpoint: c.TLSEndpoint,
-		KeyStores: a.keyStores(c),
+		KeyStores: a.keyStores(c), Seal: c.SealToTPM,
 	}
 	return cfg, clikit.WithCode(a.join(c, log, &cfg), clikit.ExitUsage)
 }

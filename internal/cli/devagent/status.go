@@ -40,6 +40,7 @@ no network.`,
 type status struct {
 	Identity     *ibc.Identity    `json:"identity"`
 	ParamsID     *bundle.Hash     `json:"params_id"`
+	Sealed       bool             `json:"sealed"` // what the device was provisioned with
 	Version      string           `json:"version"`
 	Active       *activePair      `json:"active"`
 	Staged       *certificate     `json:"staged"`
@@ -76,7 +77,7 @@ func (a *app) status(c config) error {
 		return err
 	}
 	s := status{
-		Identity: r.Identity, Version: clikit.Version().Version, Clock: r.Clock,
+		Identity: r.Identity, Sealed: r.Sealed, Version: clikit.Version().Version, Clock: r.Clock,
 		Anchors: append([]bundle.Hash{}, r.Anchors...), AnchorSerial: r.AnchorSerial,
 	}
 	identity, params := "", ""
@@ -85,7 +86,7 @@ func (a *app) status(c config) error {
 		s.ParamsID = &id
 		identity, params = r.Identity.String(), id.String()
 	}
-	fields := []clikit.Field{{Name: "identity", Value: identity}, {Name: "params_id", Value: params}, {Name: "version", Value: s.Version}}
+	fields := []clikit.Field{{Name: "identity", Value: identity}, {Name: "params_id", Value: params}, {Name: "sealed", Value: strconv.FormatBool(r.Sealed)}, {Name: "version", Value: s.Version}}
 	add := func(name, value string) { fields = append(fields, clikit.Field{Name: name, Value: value}) }
 	if r.Active != nil {
 		s.Active = &activePair{describe(r.Active), r.KeyFits, r.KeyStore}
