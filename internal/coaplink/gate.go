@@ -18,7 +18,7 @@ type Limits struct {
 	Slots        int           // handshakes at once, one of them for trusted sources alone. 2
 	Sessions     int           // authenticated sessions; the idlest gives way. 16
 
-	SourceBurst int           // handshakes from one source. 10
+	SourceBurst int           // handshakes from one source, ten times as many from a trusted one. 10
 	SourceEvery time.Duration // and one more in this time. 1 s
 	PairBurst   int           // bindings of unknown certificates that are verified. 2
 	PairEvery   time.Duration // and one more in this time. 2 s
@@ -43,6 +43,10 @@ func (l Limits) withDefaults() Limits {
 	l.Idle = orDefault(l.Idle, 10*time.Minute)
 	return l
 }
+
+// trustedShare is how many times more handshakes a trusted source may make than
+// a stranger.
+const trustedShare = 10
 
 // maxSources bounds the tables of sources.
 const maxSources = 1024
@@ -204,7 +208,7 @@ func (p *pass) proved(ctx context.Context) error {
 		return nil
 	}
 	p.leave()
-	if err := p.gate.admitSource(p.source.Addr()); err != nil {
+	if err := p.gate.admitSource(p.source.Addr(), p.class); err != nil {
 		return err
 	}
 	return p.acquire(ctx)
@@ -221,8 +225,13 @@ func (p *pass) leave() {
 }
 
 // admitSource takes a token of the source's bucket.
-func (g *gate) admitSource(a netip.Addr) error {
+func (g *gate) admitSource(a netip.Addr, class int) error {
 	source := network(a)
+	burst, every := g.limits.SourceBurst, g.limits.SourceEvery
+	if class == trusted {
+		// A CLM that enrols many times in a row; the slots bound what it costs.
+		burst, every = trustedShare*burst, every/trustedShare
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.sources[source]
@@ -231,8 +240,8 @@ func (g *gate) admitSource(a netip.Addr) error {
 		b = new(bucket)
 		g.sources[source] = b
 	}
-	if wait := b.take(g.now(), g.limits.SourceBurst, g.limits.SourceEvery); wait > 0 {
-		return fmt.Errorf("%w from %s: one every %v", errBusy, source, g.limits.SourceEvery)
+	if wait := b.take(g.now(), burst, every); wait > 0 {
+		return fmt.Errorf("%w from %s: one every %v", errBusy, source, every)
 	}
 	return nil
 }

@@ -168,40 +168,59 @@ func TestLastSlotIsForTrustedSources(t *testing.T) {
 	}
 }
 
+// TestTrustedSourceBucket: the CLM may come back much faster than a stranger,
+// but not without end either.
+func TestTrustedSourceBucket(t *testing.T) {
+	g, clock := newTestGate(t, Limits{SourceBurst: 2, SourceEvery: time.Second})
+	a := strangerAddr.Addr()
+	for i := range 2 * trustedShare {
+		if err := g.admitSource(a, trusted); err != nil {
+			t.Fatalf("handshake %d: %v", i+1, err)
+		}
+	}
+	if err := g.admitSource(a, trusted); !errors.Is(err, errBusy) {
+		t.Errorf("beyond the burst: %v", err)
+	}
+	clock.advance(time.Second / trustedShare)
+	if err := g.admitSource(a, trusted); err != nil {
+		t.Errorf("a share of the interval later: %v", err)
+	}
+}
+
 // TestSourceBucket: one source gets a burst and then one handshake per
 // interval; IPv6 sources count by their /64; other sources are not affected.
 func TestSourceBucket(t *testing.T) {
 	g, clock := newTestGate(t, Limits{SourceBurst: 2, SourceEvery: time.Second})
 	a, b := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::ffff")
 	for range 2 {
-		if err := g.admitSource(a); err != nil {
+		if err := g.admitSource(a, stranger); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := g.admitSource(b); !errors.Is(err, errBusy) {
+	if err := g.admitSource(b, stranger); !errors.Is(err, errBusy) {
 		t.Errorf("another address of the same network: %v", err)
 	}
-	if err := g.admitSource(strangerAddr.Addr()); err != nil {
+	if err := g.admitSource(strangerAddr.Addr(), stranger); err != nil {
 		t.Errorf("another network: %v", err)
 	}
 	clock.advance(time.Second)
-	if err := g.admitSource(a); err != nil {
+	if err := g.admitSource(a, stranger); err != nil {
 		t.Errorf("a second later: %v", err)
 	}
-	if err := g.admitSource(a); !errors.Is(err, errBusy) {
+	if err := g.admitSource(a, stranger); !errors.Is(err, errBusy) {
 		t.Errorf("twice in a second: %v", err)
 	}
 	clock.advance(-time.Hour) // a clock that is set back must not lock anybody out
 	clock.advance(time.Second)
-	if err := g.admitSource(a); !errors.Is(err, errBusy) {
+	if err := g.admitSource(a, stranger); !errors.Is(err, errBusy) {
 		t.Logf("after the clock was set back: %v", err)
 	}
 	clock.advance(time.Second)
-	if err := g.admitSource(a); err != nil {
+	if err := g.admitSource(a, stranger); err != nil {
 		t.Errorf("after the clock was set back: %v", err)
 	}
 	for i := range maxSources + 10 {
-		_ = g.admitSource(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}))
+		_ = g.admitSource(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), stranger)
 	}
 	if len(g.sources) > maxSources {
 		t.Errorf("%d sources are remembered", len(g.sources))
