@@ -44,10 +44,11 @@ func (s *Set) place(c Consumer, p pair) error {
 	if err != nil {
 		return err
 	}
-	if now := versionPrefix + v.mark; before != now {
-		if err := s.ensureVersion(c, v); err != nil {
-			return err
-		}
+	now := versionPrefix + v.mark
+	if err := s.ensureVersion(c, v); err != nil {
+		return err
+	}
+	if before != now {
 		if err := s.files.LinkDurable(now, current); err != nil {
 			return err
 		}
@@ -61,8 +62,12 @@ func (s *Set) place(c Consumer, p pair) error {
 // ensureVersion writes a version beside the one in use, unless it is there.
 func (s *Set) ensureVersion(c Consumer, v version) error {
 	path := filepath.Join(c.Dir, versionPrefix+v.mark)
-	if _, err := os.Lstat(path); err == nil {
+	if v.isIn(path) {
 		return nil
+	}
+	// Only somebody's hand leaves a part of one.
+	if err := s.files.RemoveDir(path); err != nil {
+		return err
 	}
 	uid, gid, err := c.ids()
 	if err != nil {
@@ -97,6 +102,14 @@ func (s *Set) ensureVersion(c Consumer, v version) error {
 		return fmt.Errorf("sync directory %s: %w", c.Dir, err)
 	}
 	return nil
+}
+
+// isIn reports whether a directory has all files of the version.
+func (v version) isIn(path string) bool {
+	return !slices.ContainsFunc(v.names, func(name string) bool {
+		_, err := os.Lstat(filepath.Join(path, name))
+		return err != nil
+	})
 }
 
 // write makes a file that is its owner's before it has any content.

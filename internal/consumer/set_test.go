@@ -109,21 +109,52 @@ func TestPublishWritesOnlyWhatChanged(t *testing.T) {
 	}
 }
 
+// What somebody's hand has broken is made again.
+func TestPublishRepairs(t *testing.T) {
+	dir := t.TempDir()
+	s := newSet(t, nil, consumer.Consumer{Name: "web", Dir: dir})
+	at := newPair(t, 1)
+	publish(t, s, at)
+	version, err := os.Readlink(filepath.Join(dir, "current"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Join(dir, version, "key.pem"), filepath.Join(dir, version), filepath.Join(dir, "key.pem"), filepath.Join(dir, "current")} {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if !s.Stale(at) {
+			t.Errorf("not stale without %s", path)
+		}
+		publish(t, s, at)
+		if got := serial(t, dir); got != 1 {
+			t.Errorf("serial %d", got)
+		}
+	}
+}
+
 // Attack: none; the power fails, or the agent is killed, at every operation.
 // Whoever looks then finds one complete pair, and publishing again ends with
 // the right one.
 func TestPublishIsCutAnywhere(t *testing.T) {
 	first, second := newPair(t, 1), newPair(t, 2)
-	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss, keyfiletest.Scatter} {
+	layers := map[string]func(n int) *keyfiletest.Layer{
+		"kill":       func(n int) *keyfiletest.Layer { return keyfiletest.New(n, keyfiletest.Kill) },
+		"power loss": func(n int) *keyfiletest.Layer { return keyfiletest.New(n, keyfiletest.PowerLoss) },
+	}
+	for seed := range uint64(3) {
+		layers[fmt.Sprint("scattered ", seed)] = func(n int) *keyfiletest.Layer { return keyfiletest.NewScattered(n, seed) }
+	}
+	for name, cutAt := range layers {
 		for _, before := range []int64{0, 1} {
 			for n := 1; ; n++ {
 				dir := filepath.Join(t.TempDir(), "web")
 				c := consumer.Consumer{Name: "web", Dir: dir}
-				whole := newSet(t, cutLayer{keyfiletest.New(0, mode)}, c)
+				whole := newSet(t, cutLayer{keyfiletest.New(0, keyfiletest.Kill)}, c)
 				if before == 1 {
 					publish(t, whole, first)
 				}
-				layer := cutLayer{keyfiletest.New(n, mode)}
+				layer := cutLayer{cutAt(n)}
 				err := newSet(t, layer, c).Publish(t.Context(), second)
 				if !layer.Cut() {
 					if err != nil {
@@ -132,15 +163,15 @@ func TestPublishIsCutAnywhere(t *testing.T) {
 					break
 				}
 				if got := serial(t, filepath.Join(dir, "current")); got != before && got != 2 {
-					t.Fatalf("cut at %d: serial %d", n, got)
+					t.Fatalf("%s: cut at %d: serial %d", name, n, got)
 				}
 				publish(t, whole, second)
 				if got := serial(t, dir); got != 2 {
-					t.Fatalf("cut at %d, resumed: serial %d", n, got)
+					t.Fatalf("%s: cut at %d, resumed: serial %d", name, n, got)
 				}
 				for _, left := range []string{".*tmp*", ".*.link*"} {
 					if found, _ := filepath.Glob(filepath.Join(dir, left)); len(found) > 0 {
-						t.Fatalf("cut at %d: left behind: %v", n, found)
+						t.Fatalf("%s: cut at %d: left behind: %v", name, n, found)
 					}
 				}
 			}
