@@ -1,6 +1,7 @@
 package enrol_test
 
 import (
+	"crypto/x509"
 	"testing"
 	"time"
 
@@ -62,5 +63,56 @@ func TestCAReplaced(t *testing.T) {
 	w.renewed(true)
 	if w.row().Attempts != 0 {
 		t.Error("counted")
+	}
+}
+
+// TestCAClockBehind: a CA whose clock was in 1970 for a moment has issued
+// something that looks expired. As it may be our clock that is wrong, it is
+// kept for a while; but not so long that the present certificate expires.
+func TestCAClockBehind(t *testing.T) {
+	w := newWorld(t)
+	w.renewed(false)
+	w.now = w.now.Add(12 * time.Hour)
+	w.ca.behind = w.now.Sub(time.Unix(0, 0))
+	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "cannot be judged")
+	w.ca.behind = 0
+	w.now = w.now.Add(2 * time.Hour)
+	w.expect(true, enrol.OutcomePending, enrol.ClassClock, "cannot be judged")
+	w.now = w.now.Add(time.Hour) // an eighth of its day
+	w.expect(true, enrol.OutcomePending, enrol.ClassClock, "given up")
+	if d := w.row(); d.Attempts != 0 || d.State(w.now) != fleet.Operational {
+		t.Errorf("row %+v", d)
+	}
+	w.renewed(true)
+}
+
+// TestBothClocksWrong: the CA was in 1970 and we were in 2099. Once both are
+// right, that a certificate came in our future says nothing about how long it
+// has been waited for.
+func TestBothClocksWrong(t *testing.T) {
+	w := newWorld(t)
+	right := w.now
+	w.now = right.AddDate(73, 0, 0)
+	w.ca.behind = w.now.Sub(time.Unix(0, 0))
+	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "cannot be judged")
+	w.now, w.ca.behind = right.Add(time.Minute), 0
+	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "given up")
+	w.renewed(true)
+}
+
+// TestWrongClockWithoutDate: a CA that does not say what time it is. The
+// certificate is for a key that was made just now, so it is no old one, and
+// its begin says enough.
+func TestWrongClockWithoutDate(t *testing.T) {
+	w := newWorld(t)
+	right := w.now
+	w.now = right.AddDate(10, 0, 0)
+	w.ca.behind = w.now.Sub(right)
+	w.ca.alter = func(_ *x509.Certificate, a *enrol.Answer) { a.Date = time.Time{} }
+	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "cannot be judged")
+	w.now, w.ca.behind = right.Add(time.Minute), 0
+	w.renewed(false)
+	if len(w.ca.issued) != 1 || w.row().Attempts != 0 {
+		t.Errorf("%d transactions, row %+v", len(w.ca.issued), w.row())
 	}
 }

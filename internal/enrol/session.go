@@ -171,8 +171,9 @@ func checkValidity(e *Enrolment, leaf *x509.Certificate, now time.Time) error {
 	clocks := fmt.Errorf("our clock says %s, the CA's said %s: a certificate valid until %s cannot be judged",
 		now.UTC().Format(time.RFC3339), issued.UTC().Format(time.RFC3339), end)
 	// If ours is the wrong one, it is worth waiting: the certificate is good.
-	// If it was the CA's, only another certificate helps.
-	if now.Sub(e.IssuedAt) >= min(lifetime/8, longestDoubt) {
+	// If it was the CA's, only another certificate helps. One that came in our
+	// future says nothing about how long we have waited.
+	if waited := now.Sub(e.IssuedAt); waited < 0 || waited >= min(lifetime/8, longestDoubt) {
 		return &Fault{By: PartyCLM, Class: ClassClock, Uncounted: true, Err: fmt.Errorf("%w; it is given up", clocks)}
 	}
 	return &Fault{By: PartyCLM, Class: ClassClock, Transient: true, Err: clocks}

@@ -139,6 +139,9 @@ type node struct {
 	agent *agent.Agent
 	stop  func()
 	layer agent.Layer // nil: the operating system's
+
+	reload   agent.Reload // nil: none
+	endpoint string       // of TLS; "": none
 }
 
 // provision makes a device that is issued, provisioned and commissioned, but
@@ -196,6 +199,7 @@ func (n *node) open() *agent.Agent {
 	n.p.t.Helper()
 	n.agent = value[*agent.Agent](n.p.t)(agent.Open(agent.Config{
 		Dir: n.dir, Random: rand.Reader, Now: n.clock.now, Log: quiet(), Version: "test", Key: n.algo, KeyStores: n.keys, Layer: n.layer,
+		Reload: n.reload, Endpoint: n.endpoint,
 	}))
 	return n.agent
 }
