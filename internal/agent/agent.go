@@ -142,7 +142,7 @@ func (a *Agent) load() error {
 	if err != nil {
 		return err
 	}
-	a.self.now.Store(self)
+	a.self.store(self)
 	if a.peers, err = openPeers(a.dir, a.present); err != nil {
 		return err
 	}

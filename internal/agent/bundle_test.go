@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -317,6 +318,31 @@ func TestBundleOnBadDisk(t *testing.T) {
 		d.restart()
 		d.wantIdentity(2, 1)
 		d.wantCLMs(false, clmAt("clm-1", 1, 1))
+	}
+}
+
+// TestTrustedSources: the addresses of a later bundle count at once.
+func TestTrustedSources(t *testing.T) {
+	d := newDevice(t)
+	b := newBundle(t, 2)
+	b.CLMAddresses = []string{"192.0.2.1:5684", "[2001:db8::1]:1", "[::ffff:192.0.2.2]:1", "clm.plant:5684"}
+	own := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.2")}
+	for _, a := range own {
+		if d.agent.Trusted(a) {
+			t.Errorf("%s is trusted before the bundle", a)
+		}
+	}
+	d.ok(d.deliver(sealTo(t, b, pkg(), recipient(t, d.cfg.Dir))))
+	for range 2 {
+		for _, a := range own {
+			if !d.agent.Trusted(a) {
+				t.Errorf("%s is not trusted", a)
+			}
+		}
+		if d.agent.Trusted(netip.MustParseAddr("192.0.2.3")) {
+			t.Error("a stranger is trusted")
+		}
+		d.restart()
 	}
 }
 

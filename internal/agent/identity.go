@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -12,7 +14,20 @@ import (
 // other requests go on with what they have read.
 type self struct {
 	now      atomic.Pointer[provision.Endpoint]
-	changing sync.Mutex // from reading now to storing the next
+	trusted  atomic.Pointer[[]netip.Addr] // of the CLMs of now
+	changing sync.Mutex                   // from reading now to storing the next
+}
+
+func (s *self) store(e *provision.Endpoint) {
+	var trusted []netip.Addr
+	for _, address := range e.CLMAddresses {
+		// What needs a resolver is not waited for.
+		if at, err := netip.ParseAddrPort(address); err == nil {
+			trusted = append(trusted, at.Addr().Unmap())
+		}
+	}
+	s.trusted.Store(&trusted)
+	s.now.Store(e)
 }
 
 // present returns who the device is; nobody changes it.
@@ -28,8 +43,11 @@ func (a *Agent) Present() (*ibc.PrivateKey, []*ibc.Params) {
 	return p.Key, p.Known()
 }
 
-// CLMAddresses returns the host:port of the CLMs that the bundle knows.
-func (a *Agent) CLMAddresses() []string { return a.present().CLMAddresses }
+// Trusted reports whether a source is an address at which the bundle knows a
+// CLM.
+func (a *Agent) Trusted(source netip.Addr) bool {
+	return slices.Contains(*a.self.trusted.Load(), source)
+}
 
 // succeed makes another endpoint of the present one, durably; nil is none. If
 // that fails, memory has the present one and the disk either.
@@ -43,7 +61,7 @@ func (a *Agent) succeed(change func(*provision.Endpoint) (*provision.Endpoint, e
 	if err := a.dir.provisioned().Save(next); err != nil {
 		return false, err
 	}
-	a.self.now.Store(next)
+	a.self.store(next)
 	return true, nil
 }
 
@@ -65,6 +83,6 @@ func (a *Agent) Settle(own, clm ibc.Identity) {
 	if err := a.dir.provisioned().Save(next); err != nil {
 		a.cfg.Log.Error("store that a CLM knows this identity", "identity", own, "peer", clm, "error", err)
 	}
-	a.self.now.Store(next)
+	a.self.store(next)
 	a.cfg.Log.Info("a CLM knows this identity; earlier peers and parameters are void", "identity", own, "peer", clm)
 }

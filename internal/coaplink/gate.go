@@ -80,7 +80,7 @@ func (b *bucket) take(now time.Time, burst int, every time.Duration) (wait time.
 // everything.
 type gate struct {
 	limits  Limits
-	trusted []netip.Prefix
+	trusted func(netip.Addr) bool // nil: nobody
 	now     func() time.Time
 
 	mu       sync.Mutex
@@ -112,19 +112,17 @@ type queue struct {
 	rate   bucket
 }
 
-func newGate(limits Limits, prefixes []netip.Prefix, now func() time.Time) *gate {
+func newGate(limits Limits, trusted func(netip.Addr) bool, now func() time.Time) *gate {
 	return &gate{
-		limits: limits, trusted: prefixes, now: now,
+		limits: limits, trusted: trusted, now: now,
 		sources: map[netip.Prefix]*bucket{}, proven: map[netip.AddrPort]time.Time{},
 		slots: make(chan struct{}, limits.Slots), strangers: make(chan struct{}, limits.Slots-1),
 	}
 }
 
 func (g *gate) class(a netip.Addr) int {
-	for _, p := range g.trusted {
-		if p.Contains(a) {
-			return trusted
-		}
+	if g.trusted != nil && g.trusted(a) {
+		return trusted
 	}
 	return stranger
 }

@@ -33,7 +33,7 @@ func (c *testClock) advance(d time.Duration) {
 func newTestGate(t testing.TB, l Limits) (*gate, *testClock) {
 	t.Helper()
 	c := &testClock{now: time.Unix(1e9, 0)}
-	return newGate(l.withDefaults(), []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")}, c.Now), c
+	return newGate(l.withDefaults(), func(a netip.Addr) bool { return a == trustedAddr.Addr() }, c.Now), c
 }
 
 var (

@@ -70,9 +70,9 @@ type Server struct {
 	Self     Self
 	Peers    PeerStore
 	Services Services
-	Trusted  []netip.Prefix   // sources of the CLMs, as far as the bundle knows them
-	Random   io.Reader        // safe for concurrent use
-	Now      func() time.Time // time.Now, or one that also carries a monotonic reading
+	Trusted  func(netip.Addr) bool // whether the bundle knows a source as a CLM's; nil: none is
+	Random   io.Reader             // safe for concurrent use
+	Now      func() time.Time      // time.Now, or one that also carries a monotonic reading
 	Log      *slog.Logger
 	Limits   Limits
 

@@ -149,7 +149,10 @@ func TestSettlingClosesOthers(t *testing.T) {
 	if _, err := dropped.Status(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	dial(t, p.dialer(t, "clm-1", 1), deviceAt(key, addr))
+	// The CLM's half of the handshake ends first.
+	if _, err := dial(t, p.dialer(t, "clm-1", 1), deviceAt(key, addr)).Status(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := dropped.Status(context.Background()); !errors.Is(err, enrol.ErrUnreachable) {
 		t.Errorf("the channel of a CLM that is accepted no more answers: %v", err)
 	}

@@ -42,7 +42,7 @@ func (s *session) call(ctx context.Context, exchange func(Device) error) error {
 		return err
 	}
 	s.hangUp()
-	if !used || ctx.Err() != nil {
+	if !used && !replaced(err) || ctx.Err() != nil {
 		return err
 	}
 	if err := s.dial(ctx); err != nil {

@@ -158,6 +158,49 @@ func TestInstallIsAtomic(t *testing.T) {
 	}
 }
 
+// FuzzDeviceFile is FuzzIdentityFile for a device: the file has predecessors,
+// floors and a root of trust too.
+func FuzzDeviceFile(f *testing.F) {
+	p := newPlant(f)
+	s := p.store()
+	install(f, s, p.device(1, 1, floor("clm-1", 1, 1)))
+	install(f, s, p.device(2, 1, floor("clm-1", 2, 1)))
+	good, err := os.ReadFile(filepath.Join(s.Dir, provision.IdentityFile))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(bytes.Replace(good, []byte(`"peers"`), []byte(`"piers"`), 2))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := provision.Store{Dir: t.TempDir(), Role: ibc.RoleDevice}
+		if err := os.WriteFile(filepath.Join(s.Dir, provision.IdentityFile), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e, err := s.Load()
+		if err != nil {
+			return
+		}
+		if len(e.Known()) == 0 || e.Validate() != nil {
+			t.Errorf("accepted %q", data)
+		}
+		e.Settled(e.Identity, clm("clm-1", 2, 1))
+		if err := s.Save(e); err != nil {
+			t.Fatal(err)
+		}
+		again, err := s.Load()
+		if err != nil {
+			t.Fatalf("what was written is not read: %v", err)
+		}
+		for _, name := range []string{"clm-1", "clm-2"} {
+			a, okA := e.Floor(name)
+			b, okB := again.Floor(name)
+			if a != b || okA != okB {
+				t.Errorf("the floor of %s changed: %v, %v", name, a, b)
+			}
+		}
+	})
+}
+
 func FuzzIdentityFile(f *testing.F) {
 	dir := f.TempDir()
 	s := provision.Store{Dir: filepath.Join(dir, "clm"), Role: ibc.RoleCLM}

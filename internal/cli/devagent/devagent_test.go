@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -45,16 +44,6 @@ func TestSplitCommand(t *testing.T) {
 		if got, err := splitCommand(s); err == nil {
 			t.Errorf("%q was split into %q", s, got)
 		}
-	}
-}
-
-func TestSources(t *testing.T) {
-	got := sources([]string{"192.0.2.1:5684", "[2001:db8::1]:1", "[::ffff:192.0.2.2]:1", "clm.plant:5684"})
-	want := []netip.Prefix{
-		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128"), netip.MustParsePrefix("192.0.2.2/32"),
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

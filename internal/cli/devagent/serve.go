@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
@@ -138,7 +137,7 @@ func (a *app) serveOnce(ctx context.Context, c config, again bool, manager sdnot
 	defer stop()
 	server := &coaplink.Server{
 		Self: device, Peers: device, Services: device,
-		Trusted: sources(device.CLMAddresses()), Random: a.Random, Now: a.Now, Log: log,
+		Trusted: device.Trusted, Random: a.Random, Now: a.Now, Log: log,
 	}
 	log.Info("listening on "+conn.LocalAddr().String(), "identity", device.Identity())
 	unwatch := supervise(ctx, manager, log, fmt.Sprintf("%s on %s", device.Identity(), conn.LocalAddr()),
@@ -190,17 +189,4 @@ func (a *app) agentConfig(c config, log *slog.Logger) (agent.Config, error) {
 		KeyStores: a.keyStores(c), Seal: c.SealToTPM,
 	}
 	return cfg, clikit.WithCode(a.join(c, log, &cfg), clikit.ExitUsage)
-}
-
-// sources returns the addresses among the CLMs' host:port that need no
-// resolver.
-func sources(addresses []string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range addresses {
-		if at, err := netip.ParseAddrPort(s); err == nil {
-			ip := at.Addr().Unmap()
-			out = append(out, netip.PrefixFrom(ip, ip.BitLen()))
-		}
-	}
-	return out
 }
