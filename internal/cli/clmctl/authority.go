@@ -166,10 +166,10 @@ func (d dataDir) challenge(a authority) func(context.Context, string) ([]byte, e
 }
 
 // anchor returns the trust anchor.
-func (a authority) anchor() (*x509.Certificate, error) {
-	c, err := x509.ParseCertificate(a.Anchor)
+func (ca authority) anchor() (*x509.Certificate, error) {
+	c, err := x509.ParseCertificate(ca.Anchor)
 	if err != nil {
-		return nil, fmt.Errorf("the trust anchor of CA %s does not parse: %w", a.Name, err)
+		return nil, fmt.Errorf("the trust anchor of CA %s does not parse: %w", ca.Name, err)
 	}
 	return c, nil
 }

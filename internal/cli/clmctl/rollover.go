@@ -146,10 +146,16 @@ func (t *turnover) delivery(device string, now time.Time) enrol.Delivery {
 // fits reports whether what a device says of its anchors is what the stage
 // wants.
 func (t *turnover) fits(s enrol.Sighting) bool {
-	if t.Stage != stageDropOld {
-		return s.Lists(t.newAnchors...)
+	if t.Stage == stageDropOld && s.Lists(t.oldAnchors...) {
+		return false
 	}
-	return s.Lists(t.newAnchors...) && !s.Lists(t.oldAnchors...)
+	return t.accepted(s) && s.Lists(t.newAnchors...)
+}
+
+// accepted reports whether a device has accepted its statement, or a later one.
+func (t *turnover) accepted(s enrol.Sighting) bool {
+	want := t.statementFor(s.Device)
+	return want == nil || s.Serial >= want.Serial
 }
 
 // issuesFromNew reports whether a device's next certificate comes from the new

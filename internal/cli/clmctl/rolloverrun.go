@@ -157,8 +157,7 @@ func (a *app) startRollover(ctx context.Context, s *site, o rolloverStartOptions
 		return err
 	}
 	a.note("stage %s: devices learn to trust CA %s beside CA %s", r.Stage, next.Name, old.Name)
-	_, err = a.visitAll(ctx, w, t)
-	return err
+	return a.visitAll(ctx, w, t)
 }
 
 func readCrossSigned(file string) ([]byte, error) {
@@ -194,22 +193,29 @@ func newTurnover(old, next authority, r *rollover, params *ibc.Params) (*turnove
 	return t, t.checkStatements(true, true)
 }
 
-// visitAll queues what the devices need for the stage, visits those that are
-// not ready, and shows how far it has come.
-func (a *app) visitAll(ctx context.Context, w *rollingSite, t *turnover) (*rolloverView, error) {
+// visitAll brings what the devices need for the stage, and shows how far it has
+// come.
+func (a *app) visitAll(ctx context.Context, w *rollingSite, t *turnover) error {
 	why, err := a.bring(ctx, w, t, t.fits)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	v, err := w.view(ctx, t, why)
-	if err != nil {
-		return nil, err
-	}
-	return v, v.render(a)
+	return a.showStage(ctx, w, t, why)
 }
 
-// bring queues a change of anchors for every device, visits those whose last
-// sighting does not fit, and returns why some could not be visited.
+// showStage shows how far a stage has come.
+func (a *app) showStage(ctx context.Context, w *rollingSite, t *turnover, why map[string]string) error {
+	v, err := w.view(ctx, t, why)
+	if err != nil {
+		return err
+	}
+	return v.render(a)
+}
+
+// bring queues a change of anchors for every device whose last sighting does
+// not fit, visits those that are not paused, and returns why some could not be
+// visited. What was queued for a stage before is superseded: it must not reach
+// a device any more.
 func (a *app) bring(ctx context.Context, w *rollingSite, t *turnover, fits func(enrol.Sighting) bool) (map[string]string, error) {
 	var queue []enrol.Delivery
 	p := &plan{}
@@ -266,11 +272,7 @@ func (a *app) showRollover(ctx context.Context, s *site) (err error) {
 	if err != nil {
 		return err
 	}
-	v, err := w.view(ctx, t, nil)
-	if err != nil {
-		return err
-	}
-	return v.render(a)
+	return a.showStage(ctx, w, t, nil)
 }
 
 // nextStage leaves a stage that every device has acknowledged.
@@ -330,8 +332,7 @@ func (a *app) enterNext(ctx context.Context, w *rollingSite, t, drop *turnover) 
 			return err
 		}
 		a.note("stage %s: devices forget CA %s", drop.Stage, t.old.Name)
-		_, err := a.visitAll(ctx, w, drop)
-		return err
+		return a.visitAll(ctx, w, drop)
 	case stageDropOld:
 		if err := w.save([]authority{t.next}, nil); err != nil {
 			return err
@@ -339,11 +340,7 @@ func (a *app) enterNext(ctx context.Context, w *rollingSite, t, drop *turnover) 
 		a.note("the rollover is complete: CA %s is the one in use, CA %s is forgotten", t.next.Name, t.old.Name)
 		return a.renderAuthority(t.next)
 	}
-	v, err := w.view(ctx, t, nil)
-	if err != nil {
-		return err
-	}
-	return v.render(a)
+	return a.showStage(ctx, w, t, nil)
 }
 
 // withStatements returns a turnover with other statements, for a stage.
@@ -396,22 +393,9 @@ func (a *app) previousStage(ctx context.Context, s *site, files []string) (err e
 			return err
 		}
 		a.note("stage %s: devices learn to trust CA %s again", t.Stage, t.old.Name)
-		// A device that lists the new CA may still lack the old one.
-		why, err := a.bring(ctx, w, t, func(s enrol.Sighting) bool { return s.Lists(t.newAnchors...) && s.Lists(t.oldAnchors...) })
-		if err != nil {
-			return err
-		}
-		v, err := w.view(ctx, t, why)
-		if err != nil {
-			return err
-		}
-		return v.render(a)
+		return a.visitAll(ctx, w, t)
 	}
-	v, err := w.view(ctx, t, nil)
-	if err != nil {
-		return err
-	}
-	return v.render(a)
+	return a.showStage(ctx, w, t, nil)
 }
 
 // giveUp ends a rollover in its first stage.
@@ -421,7 +405,7 @@ func (a *app) giveUp(ctx context.Context, w *rollingSite, t *turnover, files []s
 		if err != nil {
 			return err
 		}
-		why, err := a.bring(ctx, w, undo, func(s enrol.Sighting) bool { return !s.Lists(t.newAnchors...) })
+		why, err := a.bring(ctx, w, undo, func(s enrol.Sighting) bool { return undo.accepted(s) })
 		if err != nil {
 			return err
 		}
@@ -429,7 +413,7 @@ func (a *app) giveUp(ctx context.Context, w *rollingSite, t *turnover, files []s
 			a.warn("%s not answer; what they need to forget CA %s is queued", devicesDo(len(why)), t.next.Name)
 		}
 	} else {
-		a.warn("devices may go on trusting CA %s beside CA %s, until a statement of the PKG says otherwise", t.next.Name, t.old.Name)
+		a.warn("devices go on trusting CA %s beside CA %s, also those that learn it only now, until a statement of the PKG says otherwise", t.next.Name, t.old.Name)
 	}
 	if err := w.save([]authority{t.old}, nil); err != nil {
 		return err

@@ -105,8 +105,10 @@ func (t *turnover) unready(d fleet.Device, seen enrol.Sighting, from string) str
 	switch {
 	case !seen.Of(d):
 		return "its trust anchors were not read yet"
-	case !t.fits(seen) && !seen.Lists(t.newAnchors...):
+	case !seen.Lists(t.newAnchors...):
 		return "it did not trust CA " + t.next.Name + " when it was seen"
+	case !t.accepted(seen):
+		return fmt.Sprintf("it had not accepted statement %d when it was seen", t.statementFor(d.Name).Serial)
 	case !t.fits(seen):
 		return "it trusted CA " + t.old.Name + " when it was seen"
 	case t.Stage == stageIssueNew && d.Certificate != nil && from != t.next.Name:

@@ -22,10 +22,9 @@ func sightingColumns(s *enrol.Sighting, anchors *[]byte) []column {
 }
 
 var (
-	sightingNames  = nameList(sightingColumns(&enrol.Sighting{}, new([]byte)))
-	insertSighting = "INSERT INTO sighting (" + sightingNames + ", device) VALUES (?, ?, ?, ?, ?, ?) " +
+	insertSighting = "INSERT INTO sighting (" + nameList(sightingColumns(&enrol.Sighting{}, new([]byte))) + ", device) VALUES (?, ?, ?, ?, ?, ?) " +
 		"ON CONFLICT (device) DO UPDATE SET epoch = excluded.epoch, generation = excluded.generation, at = excluded.at, serial = excluded.serial, anchors = excluded.anchors"
-	selectSighting = "SELECT " + sightingNames + " FROM sighting WHERE device = ?"
+	selectSighting = "SELECT " + nameList(sightingColumns(&enrol.Sighting{}, new([]byte))) + " FROM sighting WHERE device = ?"
 )
 
 // PutSighting implements enrol.SightingStore.
