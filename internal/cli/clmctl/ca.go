@@ -30,11 +30,14 @@ func (a *app) caShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ca, err := s.dir.authority()
+			f, err := s.dir.authorities()
 			if err != nil {
 				return err
 			}
-			return a.renderAuthority(ca)
+			if f.Rollover != nil {
+				a.note("a rollover to CA %s is under way, stage %s: clmctl ca rollover status", f.Authorities[1].Name, f.Rollover.Stage)
+			}
+			return a.renderAuthority(f.Authorities[0])
 		},
 	}
 }

@@ -156,7 +156,7 @@ func explainRollover(err error) error {
 	case errors.Is(err, errRollover):
 		return clikit.WithHint(clikit.WithCode(err, clikit.ExitUsage), "clmctl ca rollover status shows it; finish it with next, or give it up with back")
 	case errors.Is(err, errHeldUp):
-		return clikit.WithHint(clikit.WithCode(err, clikit.ExitSomeFailed), "clmctl ca rollover status says why; a device that is gone for good can be paused")
+		return clikit.WithHint(clikit.WithCode(err, clikit.ExitSomeFailed), "clmctl ca rollover status says why; a device that is gone for good can be left behind: clmctl device pause NAME")
 	case errors.Is(err, errStatement), errors.Is(err, bundle.ErrFormat), errors.Is(err, bundle.ErrVersion):
 		return clikit.WithHint(clikit.WithCode(err, clikit.ExitUsage), "make it with pkg-offline anchor --pattern PATTERN --ca FILE...")
 	}

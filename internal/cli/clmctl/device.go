@@ -19,7 +19,8 @@ func (a *app) deviceCommand() *cobra.Command {
 		Aliases: []string{"devices"},
 		Short:   "Look at the inventory, and act on single devices",
 	}
-	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceLabelCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand(), a.deviceRollbackCommand())
+	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceLabelCommand(),
+		a.devicePauseCommand(), a.deviceResumeCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand(), a.deviceRollbackCommand())
 	return cmd
 }
 

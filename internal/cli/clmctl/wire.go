@@ -32,6 +32,7 @@ type inventory interface {
 	History(ctx context.Context, device string, events int) (store.History, error)
 	Note(ctx context.Context, a store.Action, kind enrol.EventKind) error
 	SetLabels(ctx context.Context, a store.Action, labels map[string]string) error
+	SetPaused(ctx context.Context, a store.Action, paused bool) error
 	Outstanding(ctx context.Context) ([]enrol.Delivery, error)
 	CertificateByHash(ctx context.Context, sha256 [32]byte) (store.Certificate, error)
 	Close() error
