@@ -86,6 +86,7 @@ func TestProtocolExamples(t *testing.T) {
 				have = dump(exampleCertificate(t))
 			}
 			checkCertificate(t, have)
+			examples["binding-certificate-asn1"] = asn1Listing(t, unhexListing(t, have))
 			return fmt.Sprintf("<!-- example: %s -->\n```text\n%s```\n", name, have)
 		}
 		want, ok := examples[name]
@@ -120,10 +121,7 @@ func exampleCertificate(t *testing.T) []byte {
 
 func checkCertificate(t *testing.T, listing string) {
 	t.Helper()
-	der, err := hex.DecodeString(strings.Join(strings.Fields(listing), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := unhexListing(t, listing)
 	_, p := loadVectors(t)
 	got, err := parsePresented([][]byte{der})
 	if err != nil {
@@ -165,8 +163,10 @@ func protocolExamples(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	out["binding"] = dump(der)
+	signatureExamples(t, device, v, out)
 	payloadExamples(t, device, out)
 	messageExamples(t, out)
+	exchangeExamples(t, out)
 	return out
 }
 
@@ -312,6 +312,11 @@ func cborListing(t *testing.T, data []byte, fields map[int]string) string {
 	if data[0] < 0xa0 || data[0] > 0xb7 {
 		t.Fatalf("%x is not a small map", data)
 	}
+	whole, err := cbor.Diagnose(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.WriteString(fold(whole))
 	fmt.Fprintf(&out, "%-10x # map of %d\n", data[:1], data[0]-0xa0)
 	for rest := data[1:]; len(rest) > 0; {
 		var key int

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # Plays the CLM against a device with stock tools only, as docs/protocol.md has
-# it: two enrolments through all resources but /bundle and /anchors, and what a
-# device has to refuse.
+# it: two enrolments through all resources, a new trust anchor, a new identity,
+# and what a device has to refuse.
 #
-#   stock.sh HOST:PORT CREDENTIAL WORK
+#   stock.sh HOST:PORT CREDENTIAL WORK [BUNDLE]
 #
 # CREDENTIAL is the credential.pem of a CLM's data directory: its handshake key
 # and the binding certificate, which is the same in each handshake; no stock
 # tool could sign another. WORK is an empty folder, which keeps what was
 # exchanged: the statements, which need a pairing to check, are left to others.
+# BUNDLE is a sealed bundle of a later generation of the device.
 #
 # The device must be fresh, since the CA made here becomes its trust anchor, and
 # allowed to be called plc-1.
 set -euo pipefail
-device=$1 credential=$2 work=$3
+device=$1 credential=$2 work=$3 bundle=${4:-}
 # shellcheck source=wire.sh
 . "$(dirname "$0")/wire.sh"
 
@@ -193,6 +194,48 @@ second() {
 	is_active second
 }
 
+# A new root of the CA, cross-signed by the present one: the device trusts both.
+anchor() {
+	openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$work/next.key" -out "$work/next.req" -subj '/CN=Next Stock CA' 2>/dev/null
+	printf 'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n' >"$work/next.ext"
+	openssl x509 -req -in "$work/next.req" -CA "$work/ca.pem" -CAkey "$work/ca.key" -days 30 -extfile "$work/next.ext" -outform DER -out "$work/next.der" 2>/dev/null
+	ask post anchors -t 287 -f "$work/next.der"
+	expect 2.04 none 'a cross-signed root'
+	status
+	local anchors next
+	anchors=$(field "$answer" 10) next=$(sha256 "$(hex "$work/next.der")")
+	[[ $anchors == 82* && $anchors == *"5820$ca_hash"* && $anchors == *"5820$next"* ]] || fail "the trust anchors are $anchors"
+	pass 'status: two trust anchors'
+	# Of a root that no anchor knows.
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$work/alien.key" -outform DER -out "$work/alien.der" -subj '/CN=Alien CA' -days 30 \
+		-addext 'basicConstraints=critical,CA:TRUE' 2>/dev/null
+	ask post anchors -t 287 -f "$work/alien.der"
+	refused 4.03 forbidden 'a root that no anchor signed'
+	printf 'not a statement' >"$work/body"
+	ask post anchors -t 42 -f "$work/body"
+	refused 4.00 bad-request 'an anchor statement that is none'
+}
+
+# A later key of the device's identity. libcoap sends it in blocks.
+rekey() {
+	printf 'not a bundle' >"$work/body"
+	ask post bundle -t 42 -f "$work/body"
+	refused 4.00 bad-request 'a bundle that is none'
+	[[ -n $bundle ]] || return 0
+	local before=$identity
+	ask post bundle -t 42 -f "$bundle"
+	expect 2.04 none "a bundle of $(stat -c %s "$bundle") bytes"
+	ask post bundle -t 42 -f "$bundle"
+	expect 2.04 none 'the bundle again'
+	status
+	[[ $identity != "$before" ]] || fail "the identity is still $(unhex "$identity")"
+	pass "the device is $(unhex "$identity")"
+	handshake "$work/device3.der"
+	[[ $(binding "$work/device3.der") == *"$identity"* ]] || fail 'the handshake proves another identity'
+	pass 'and proves it in the handshake'
+	is_active second
+}
+
 refusals() {
 	local stranger zero path
 	stranger=$(map 0 "$(uint 1)" 1 "$(bytes "$(openssl rand -hex 16)")" 2 "$(bytes "$ca_hash")")
@@ -234,4 +277,6 @@ status
 pass "the device is $(unhex "$identity")"
 first
 second
+anchor
 refusals
+rekey

@@ -16,7 +16,8 @@ import (
 )
 
 // TestStockTools: bash, openssl and libcoap's client enrol a real devagent
-// twice, through all resources, and see it refuse what it has to. The
+// twice, through all resources, give it another
+// trust anchor and identity, and see it refuse what it has to. The
 // statements, which no stock tool can check, hold under the PKG's parameters.
 func TestStockTools(t *testing.T) {
 	t.Parallel()
@@ -31,7 +32,8 @@ func TestStockTools(t *testing.T) {
 	if err := os.Mkdir(p.path("work"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("\n%s", p.command(t, "bash", script, p.address, "clm/credential.pem", "work"))
+	p.command(t, "pkg-offline", "issue", "--dir", "pkg", "--passphrase-file", "pass", "--out", "later", "--clm", "clm-1", "--recipient-file", "dev.age", "--generation", "2", "plc-1")
+	t.Logf("\n%s", p.command(t, "bash", script, p.address, "clm/credential.pem", "work", "later/dev-plc-1.e1.g2.bundle.age"))
 	for _, name := range []string{"first", "second"} {
 		checkStatement(t, p, name)
 	}

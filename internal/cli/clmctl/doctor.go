@@ -14,7 +14,6 @@ import (
 	"github.com/edgeclm/edgeclm/internal/conformance"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 type doctorOptions struct {
@@ -130,17 +129,17 @@ func (a *app) target(s *site, device fleet.Device) (conformance.Target, error) {
 	if err != nil {
 		return none, err
 	}
-	credential, err := s.dir.credential(identity.Key, a.Random)
-	identity.Key.Destroy()
+	defer identity.Key.Destroy()
+	dialer, err := a.dialer(s, identity)
 	if err != nil {
 		return none, err
 	}
-	certificate, err := handshakeCertificate(credential)
+	certificate, err := handshakeCertificate(dialer.Credential)
 	if err != nil {
 		return none, err
 	}
 	target := conformance.Target{
-		Address: device.Address, Identity: device.Identity, Params: []*ibc.Params{identity.Params},
+		Address: device.Address, Identity: device.Identity, Params: dialer.Params,
 		Certificate: certificate, Random: a.Random,
 	}
 	ca, err := s.dir.authority()
