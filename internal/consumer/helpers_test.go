@@ -30,6 +30,18 @@ func readFile(t testing.TB, path string) []byte {
 	return data
 }
 
+// memoryDir returns a directory that costs no disk anything, where there is
+// one.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "edgeclm-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // newPair writes a key and a certificate with that serial number for
 // localhost, as the agent would, and returns where.
 func newPair(t testing.TB, serial int64) consumer.Paths {

@@ -145,10 +145,11 @@ func TestPublishIsCutAnywhere(t *testing.T) {
 	for seed := range uint64(3) {
 		layers[fmt.Sprint("scattered ", seed)] = func(n int) *keyfiletest.Layer { return keyfiletest.NewScattered(n, seed) }
 	}
+	work := memoryDir(t)
 	for name, cutAt := range layers {
 		for _, before := range []int64{0, 1} {
 			for n := 1; ; n++ {
-				dir := filepath.Join(t.TempDir(), "web")
+				dir := filepath.Join(work, fmt.Sprint(name, before, n))
 				c := consumer.Consumer{Name: "web", Dir: dir}
 				whole := newSet(t, cutLayer{keyfiletest.New(0, keyfiletest.Kill)}, c)
 				if before == 1 {

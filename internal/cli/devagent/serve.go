@@ -97,6 +97,9 @@ func (a *app) serve(ctx context.Context, c config, hangUp <-chan os.Signal, relo
 		if err == nil && next.DataDir != c.DataDir {
 			err = errors.New("the data directory is another one, which takes a restart")
 		}
+		if err == nil {
+			err = canListen(next.Listen)
+		}
 		if err != nil {
 			log.Error("the configuration that was read again is not used", "error", err)
 			continue
@@ -104,6 +107,19 @@ func (a *app) serve(ctx context.Context, c config, hangUp <-chan os.Signal, relo
 		c, log = next, a.Logger(a.Err)
 		log.Info("the configuration was read again")
 	}
+}
+
+// canListen tries an address that is to be listened on.
+func canListen(listen string) error {
+	address, err := net.ResolveUDPAddr("udp", listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	conn, err := net.ListenUDP("udp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // serveOnce serves with one configuration; a hang-up ends it with errReload.
