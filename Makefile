@@ -24,7 +24,7 @@ help:
 	@echo 'make check              test, lint, each fuzz target for $(FUZZTIME), generated files'
 	@echo 'make build              the three programs into bin/'
 	@echo 'make cross              the same for arm64, arm v7, arm v6; size of devagent'
-	@echo 'make soak               ten thousand renewals; a thousand with the power failing; an hour or so'
+	@echo 'make soak               ten thousand renewals; a thousand with the power failing; years of wrong clocks; some hours'
 	@echo 'make bench [PKG=...]    benchmarks'
 	@echo 'make generate           completions and manual pages'
 	@echo 'make peers              the servers that tests speak to, from source, once'
@@ -56,6 +56,8 @@ bench:
 # Long runs; SOAK may set -renewals, -kills and -devices.
 soak:
 	go test -tags soak -run '^TestSoak' -v -timeout 6h ./test/e2e $(SOAK)
+	go test -run '^TestCrash$$' -timeout 2h ./internal/agent -scattered 30
+	go test -run '^TestYearsOfWrongClocks$$' -timeout 2h ./test/e2e -histories 1000 -rapid.checks 1000
 
 generate:
 	go run ./scripts/gendocs

@@ -16,11 +16,14 @@
 //	issued        check what the CA issued               PreVerify
 //	pre-verified  the device checks and stages it        Device.VerifyCertificate
 //	verified      the device switches to it              Device.Activate
-//	activated     read it back, stop the rollback timer  Device.Confirm
+//	activated     read it back, see it served, confirm   Prober.Probe, Device.Confirm
 //	completed, failed
 //
+// Each run asks the device first what it has (meet.go), and the inventory
+// follows. An operator may have a device go back (rollback.go).
+//
 // The interfaces that the runner needs stand beside it: Device (device.go), CA
-// (ca.go) and Store (store.go). What goes wrong is a Fault (fault.go). The
+// (ca.go), Prober (prober.go) and Store (store.go). What goes wrong is a Fault (fault.go). The
 // package does no I/O of its own; clock and randomness are handed in.
 //
 // Source: Astorga et al., "How to Survive Identity Management in the Industry

@@ -162,9 +162,9 @@ func (p *Prober) handshake(ctx context.Context, address, name string) ([]byte, e
 		// SHA-256 answers; whom it names, who issued it and whether it has
 		// expired by our clock, which may be wrong, is not the question.
 		InsecureSkipVerify: true, //nolint:gosec // see above
-		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
-			if len(raw) > 0 {
-				leaf = raw[0]
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if len(s.PeerCertificates) > 0 {
+				leaf = s.PeerCertificates[0].Raw
 			}
 			return nil
 		},

@@ -144,7 +144,7 @@ func TestNotServed(t *testing.T) {
 		"borrowed, asks for clients": {serveTLS(t, &tls.Config{Certificates: []tls.Certificate{borrowed}, ClientAuth: tls.RequireAnyClientCert}), "signature"},
 		"no TLS":                     {serveTCP(t, func(c net.Conn) { _, _ = c.Write([]byte("220 mail.example ESMTP\r\n")) }), "TLS handshake"},
 		"hangs up":                   {serveTCP(t, func(net.Conn) {}), "TLS handshake"},
-		"old TLS":                    {serveTLS(t, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}), "protocol version"}, //nolint:gosec // that is the point
+		"old TLS":                    {serveTLS(t, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}), "protocol version"},
 		"endless": {serveTCP(t, func(c net.Conn) {
 			_ = c.SetDeadline(time.Now().Add(time.Minute))
 			for {

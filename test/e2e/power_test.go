@@ -32,7 +32,7 @@ func TestPowerCuts(t *testing.T) {
 	if total < 30 {
 		t.Fatalf("only %d operations", total)
 	}
-	const cuts = 10
+	const cuts = 6
 	for i := range cuts {
 		at := 1 + i*(total-1)/(cuts-1)
 		t.Run(fmt.Sprintf("operation %d", at), func(t *testing.T) { p.powerCut(t, n, at, uint64(i)) })

@@ -30,7 +30,7 @@ import (
 )
 
 // histories is how many times three years are lived through.
-var histories = flag.Int("histories", 12, "simulated histories of three years with wrong clocks")
+var histories = flag.Int("histories", 4, "simulated histories of three years with wrong clocks")
 
 // simClock is the clock of one party, in a simulated time that it may not know.
 type simClock struct {
