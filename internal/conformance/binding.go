@@ -104,6 +104,16 @@ func bindingRules() []rule {
 		})},
 		{name: "binding.signature", section: "3.2", says: "the identity's key has signed label, identity, handshake key and context", test: of(bindingSignature)},
 		{name: "binding.fresh", section: "3.2", says: "every handshake has a binding of its own", test: bindingFresh},
+		{name: "binding.key", section: "3.2", says: "the handshake key is the same in all of them, until the device restarts", test: func(_ context.Context, t *tester) verdict {
+			one, err1 := t.first.bound()
+			if err1 != nil || t.second == nil {
+				return skipped("there are no two bindings to compare")
+			}
+			if one.spki != t.second.spki {
+				return warned("two handshakes had two: with two addresses it would look like a clone of itself")
+			}
+			return verdict{}
+		}},
 	}
 }
 
@@ -216,6 +226,9 @@ func bindingFresh(ctx context.Context, t *tester) verdict {
 	switch {
 	case err1 != nil || err2 != nil:
 		return skipped("%v", errNoBinding)
+	}
+	t.second = two
+	switch {
 	case bytes.Equal(one.Context, two.Context):
 		return failed("two handshakes with different randoms have the context %x", two.Context)
 	case bytes.Equal(one.Signature, two.Signature):

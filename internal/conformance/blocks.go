@@ -251,9 +251,9 @@ func (t *tester) whole(ctx context.Context, r request, first *response) ([]byte,
 	if err != nil {
 		return nil, errors.New("a response of several blocks has no ETag")
 	}
-	for b.more {
-		if len(body)%b.size() != 0 {
-			return nil, fmt.Errorf("block %d has not the size that it states", b.num)
+	for size := len(first.body); b.more; {
+		if size != b.size() {
+			return nil, fmt.Errorf("block %d has %d bytes, not the size that it states", b.num, size)
 		}
 		next := block{num: b.num + 1, szx: b.szx}
 		out, err := t.ask(ctx, r.with(message.Block2, next.value()...))
@@ -265,7 +265,7 @@ func (t *tester) whole(ctx context.Context, r request, first *response) ([]byte,
 		if out.code != first.code || !ok || got.num != next.num || got.szx != b.szx || !bytes.Equal(etag, again) || len(body) > maxBody {
 			return nil, fmt.Errorf("block %d was answered with %s, Block2 %+v, ETag %x after %x", next.num, out, got, again, etag)
 		}
-		body, b = append(body, out.body...), got
+		body, b, size = append(body, out.body...), got, len(out.body)
 	}
 	return body, nil
 }

@@ -132,6 +132,7 @@ func brokenBindings() map[string]broken {
 			s.context = append([]byte{s.context[0] ^ 1}, s.context[1:]...)
 		}),
 		"binding.signature": certify(func(_ *impersonator, s *shape) { s.flip = true }),
+		"binding.key":       {warns: true, breakage: breakage{newKey: true}},
 		"binding.fresh": {breakage: breakage{certify: func(p *impersonator, random []byte) [][]byte {
 			p.mu.Lock()
 			defer p.mu.Unlock()

@@ -73,7 +73,7 @@ func targets(text string) ([]string, bool) {
 		}
 		out, start = append(out, m[1]), i+1
 	}
-	return out, true
+	return out, !quoted
 }
 
 func coapCore(ctx context.Context, t *tester) verdict {

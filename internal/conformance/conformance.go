@@ -108,8 +108,9 @@ func rules() []rule {
 // tester is a test at work.
 type tester struct {
 	Target
-	main  *channel // the connection on which most rules are tested; nil before the first
-	first *flight  // what was seen of the first handshake
+	main   *channel // the connection on which most rules are tested; nil before the first
+	first  *flight  // what was seen of the first handshake
+	second *bound   // of another handshake; nil before, or if it has none
 	// offline is why the first handshake did not complete.
 	offline error
 	noPing  bool // the device answers no ping, busy or not

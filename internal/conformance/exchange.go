@@ -21,6 +21,9 @@ const (
 	lastInterval  = 2 * time.Second
 )
 
+// maxStrays bounds the messages that are kept beside the one that is waited for.
+const maxStrays = 64
+
 // Content formats, and the options that the library does not name.
 const (
 	formatLinks   = 40
@@ -183,7 +186,9 @@ func (c *channel) wait(ctx context.Context, patience time.Duration, b []byte, wa
 			if wanted(m) {
 				return m, nil
 			}
-			c.strays = append(c.strays, m)
+			if len(c.strays) < maxStrays {
+				c.strays = append(c.strays, m)
+			}
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("%w within %s", errSilence, patience)

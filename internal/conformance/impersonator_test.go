@@ -128,6 +128,7 @@ type impersonator struct {
 
 // breakage is what an impersonator does wrong; the zero value is nothing.
 type breakage struct {
+	newKey  bool // of each handshake
 	options []dtls.ServerOption
 	// certify makes the certificates of a handshake; nil: as they should be.
 	certify func(p *impersonator, random []byte) [][]byte
@@ -150,6 +151,7 @@ func (p *impersonator) count(what string) int {
 // shape is what a certificate of a device is made of.
 type shape struct {
 	key       *ibc.PrivateKey
+	handshake *ecdsa.PrivateKey
 	context   []byte
 	version   int
 	paramsID  []byte // nil: the key's
@@ -159,7 +161,7 @@ type shape struct {
 }
 
 func (p *impersonator) certificate(s shape) []byte {
-	spki, err := x509.MarshalPKIXPublicKey(p.key.Public())
+	spki, err := x509.MarshalPKIXPublicKey(s.handshake.Public())
 	if err != nil {
 		return nil
 	}
@@ -186,7 +188,7 @@ func (p *impersonator) certificate(s shape) []byte {
 		SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0), Subject: pkix.Name{CommonName: s.subject},
 		ExtraExtensions: append([]pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 7250, 1}, Value: value}}, s.extension...),
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, p.key.Public(), p.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, s.handshake.Public(), s.handshake)
 	if err != nil {
 		return nil
 	}
@@ -195,7 +197,7 @@ func (p *impersonator) certificate(s shape) []byte {
 
 // right is the shape as it should be.
 func (p *impersonator) right(random []byte) shape {
-	return shape{key: p.device, context: random, version: 1}
+	return shape{key: p.device, handshake: p.key, context: random, version: 1}
 }
 
 func (b *bench) impersonate(t *testing.T, broken breakage) *impersonator {
@@ -205,6 +207,11 @@ func (b *bench) impersonate(t *testing.T, broken breakage) *impersonator {
 	options := []dtls.ServerOption{
 		dtls.WithClientAuth(dtls.RequireAnyClientCert),
 		dtls.WithGetCertificate(func(hello *dtls.ClientHelloInfo) (*tls.Certificate, error) {
+			if p.newKey {
+				s := p.right(hello.RandomBytes[:])
+				s.handshake = must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+				return &tls.Certificate{Certificate: [][]byte{p.certificate(s)}, PrivateKey: s.handshake}, nil
+			}
 			certificates := [][]byte{p.certificate(p.right(hello.RandomBytes[:]))}
 			if p.certify != nil {
 				certificates = p.certify(p, hello.RandomBytes[:])
