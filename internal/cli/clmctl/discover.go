@@ -16,6 +16,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/mdns"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -27,6 +28,7 @@ const (
 	defaultProbe    = 3 * time.Second
 	manyTargets     = 1024 // more are confirmed
 	sourceDiscovery = "discover"
+	browseFor       = 3 * time.Second
 )
 
 type discoverOptions struct {
@@ -35,6 +37,7 @@ type discoverOptions struct {
 	rate    float64
 	timeout time.Duration
 	apply   bool
+	mdns    bool
 }
 
 func (a *app) discoverCommand() *cobra.Command {
@@ -43,8 +46,9 @@ func (a *app) discoverCommand() *cobra.Command {
 		Use:   "discover [ADDR | NAME | SUBNET]...",
 		Short: "Find out which devices are where",
 		Long: `discover probes addresses (10.3.0.11, 10.3.0.11:5684, [2001:db8::1]:5684), host
-names and subnets (10.3.0.0/24), without any the addresses of the inventory. At
-each it does a handshake and nothing more: who answers has to prove an identity
+names and subnets (10.3.0.0/24), without any the addresses of the inventory. With
+--mdns it asks for devices on its own links first, too, by multicast DNS, where
+agents announce themselves if they were told to (devagent serve --mdns). At each it does a handshake and nothing more: who answers has to prove an identity
 of this PKG, and only what was proved is believed.
 
   known     a device is where the inventory has it
@@ -79,6 +83,7 @@ Exit codes: 0 done, 3 there are clones, impostors or devices with an earlier key
 	f.Uint16Var(&o.port, "port", devicePort, "port where an address has none")
 	f.Float64Var(&o.rate, "rate", defaultRate, "probes per second")
 	f.DurationVar(&o.timeout, "probe-timeout", defaultProbe, "how long to wait for an answer")
+	f.BoolVar(&o.mdns, "mdns", false, "also probe what announces itself on the links of this machine")
 	f.BoolVar(&o.apply, "apply", false, "record the new addresses of devices that moved")
 	return cmd
 }
@@ -167,7 +172,12 @@ func (a *app) collect(ctx context.Context, t *targets, o discoverOptions, device
 			return err
 		}
 	}
-	if len(o.targets) > 0 {
+	if o.mdns {
+		if err := a.browse(ctx, t); err != nil {
+			return err
+		}
+	}
+	if len(o.targets) > 0 || o.mdns {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(devices)) {
@@ -183,7 +193,27 @@ func (a *app) collect(ctx context.Context, t *targets, o discoverOptions, device
 	return nil
 }
 
+// browse adds what announces itself.
+func (a *app) browse(ctx context.Context, t *targets) error {
+	ctx, cancel := context.WithTimeout(ctx, browseFor)
+	defer cancel()
+	found, err := mdns.Browse(ctx)
+	if err != nil {
+		return fmt.Errorf("--mdns: %w", err)
+	}
+	a.note("announced on the links of this machine: %d", len(found))
+	for _, at := range found {
+		if err := t.put(at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (a *app) confirmTargets(n int, o discoverOptions) error {
+	if n == 0 && o.mdns {
+		return errors.New("nothing announces itself")
+	}
 	if n == 0 {
 		return clikit.WithHint(clikit.Usage("there is no address to probe"), "give addresses or subnets: clmctl discover 10.3.0.0/24")
 	}

@@ -32,6 +32,7 @@ type config struct {
 	LabAllowRSA1024 bool          `yaml:"lab_allow_rsa_1024"` // on request
 	TLSEndpoint     string        `yaml:"tls_endpoint"`       // host:port where a service serves the active pair; "": none
 	FirstBootDir    string        `yaml:"first_boot_dir"`     // where a memory card brings a bundle; "": nowhere
+	MDNS            bool          `yaml:"mdns"`               // announce the agent on its links
 	ParamsID        string        `yaml:"params_id"`          // that bundles must be of; "": any PKG's, on first use
 	KeyStore        string        `yaml:"key_store"`          // of new keys, see keyStores
 	TPMDevice       string        `yaml:"tpm_device"`         // character device or UNIX socket
@@ -66,6 +67,7 @@ func (c *config) serving() *pflag.FlagSet {
 	f.StringVar(&c.Key, "key", string(fleet.ECDSAP256),
 		"key where the CLM leaves the choice: ecdsa-p256, ecdsa-p384, rsa-2048, rsa-3072 or rsa-4096")
 	f.StringVar(&c.FirstBootDir, "first-boot-dir", "/boot/firmware/edgeclm", "where a memory card brings the first key bundle; empty: nowhere")
+	f.BoolVar(&c.MDNS, "mdns", false, "announce the agent on its links by multicast DNS, so that clmctl discover --mdns finds it")
 	f.StringVar(&c.ParamsID, "params-id", "", "params_id that a bundle must be of, in hex")
 	f.BoolVar(&c.LabAllowRSA1024, "lab-allow-rsa-1024", false, "make RSA-1024 keys on request, as the paper measured them")
 	f.StringVar(&c.KeyStore, "key-store", keyStoreFile, "where new private keys live: file or tpm")

@@ -46,6 +46,9 @@ Before that, serve looks into first-boot-dir: a key bundle that a memory card
 brought there, with its PIN in pin.txt if it is sealed to one, becomes the
 device's identity; then both files are wiped.
 
+With --mdns the agent announces its port by multicast DNS, under a name that does
+not tell which device it is. Many plants do not want multicast: it is off.
+
 With --key-store tpm the private keys of new certificates are made in the TPM of
 the device and never exist outside: key.pem then holds what OpenSSL's tpm2
 provider loads. Keys that are there already stay where they are until they are
@@ -159,6 +162,8 @@ func (a *app) serveOnce(ctx context.Context, c config, again bool, manager sdnot
 	unwatch := supervise(ctx, manager, log, fmt.Sprintf("%s on %s", device.Identity(), conn.LocalAddr()),
 		func(ctx context.Context) error { return alive(ctx, device, server, c.longestTurn()) })
 	defer unwatch()
+	silence := announce(ctx, c.MDNS, device.Identity().Name, conn.LocalAddr(), log)
+	defer silence()
 	session, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
