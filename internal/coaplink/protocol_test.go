@@ -164,10 +164,30 @@ func protocolExamples(t *testing.T) map[string]string {
 	}
 	out["binding"] = dump(der)
 	signatureExamples(t, device, v, out)
+	out["epoch"] = epochExample(t, p)
 	payloadExamples(t, device, out)
 	messageExamples(t, out)
 	exchangeExamples(t, out)
 	return out
+}
+
+// epochExample is the statement by which the PKG of the vectors goes over to a
+// second epoch, whose master secret is 32 bytes 02.
+func epochExample(t *testing.T, p pkg) string {
+	t.Helper()
+	later, err := ibc.NewMasterSecret(2, bytes.Repeat([]byte{2}, ibc.ScalarSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := ibc.EpochDocument(later.Params())
+	if err != nil {
+		t.Fatal(err)
+	}
+	step, err := p.Succeed(later.Params())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lpListing(document) + "statement\n" + dump(step.Statement)
 }
 
 // exampleSPKI is the hash in the binding message of the vectors.
