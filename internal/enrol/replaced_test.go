@@ -33,7 +33,7 @@ type switched struct {
 
 func (c *switched) enter(call string) error {
 	if call == c.s.before {
-		c.s.model.key, c.s.before = c.s.later, ""
+		c.s.key, c.s.before = c.s.later, ""
 	}
 	if c.Identity() != c.s.Identity() {
 		return &enrol.DeviceError{Problem: enrol.ProblemReplaced, Detail: "connect again"}

@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"fmt"
 	"math/big"
 	"net"
 	"slices"
@@ -228,8 +227,8 @@ func TestFloods(t *testing.T) {
 				cancel()
 				wg.Wait()
 				slices.Sort(took)
-				t.Log(fmt.Sprintf("%-22s %5.0f a second: enrolments take %s, at most %s; %.1f MB resident",
-					f.name, rate, took[2].Round(time.Millisecond), took[4].Round(time.Millisecond), float64(device.status(t, "VmRSS"))/1e6))
+				t.Logf("%-22s %5.0f a second: enrolments take %s, at most %s; %.1f MB resident",
+					f.name, rate, took[2].Round(time.Millisecond), took[4].Round(time.Millisecond), float64(device.status(t, "VmRSS"))/1e6)
 			}
 		})
 	}

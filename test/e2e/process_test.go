@@ -106,12 +106,6 @@ func (p *process) status(t testing.TB, key string) int {
 	return 0
 }
 
-// descriptors counts the open files.
-func (p *process) descriptors(t testing.TB) int {
-	t.Helper()
-	return len(value[[]os.DirEntry](t)(os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))))
-}
-
 // wakeUps counts how often any thread has gone to sleep so far.
 func (p *process) wakeUps(t testing.TB) (n int) {
 	t.Helper()

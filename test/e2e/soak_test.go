@@ -49,6 +49,12 @@ func measure(t *testing.T, dir string, p *process) (f footprint) {
 	return f
 }
 
+// descriptors counts the open files.
+func (p *process) descriptors(t testing.TB) int {
+	t.Helper()
+	return len(value[[]os.DirEntry](t)(os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))))
+}
+
 // heapWithout returns the bytes in use but those that a package asked for: the
 // lab CA, in the same process, remembers every certificate.
 func heapWithout(pkg string) (bytes int) {
