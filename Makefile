@@ -58,6 +58,7 @@ soak:
 	go test -tags soak -run '^TestSoak' -v -timeout 6h ./test/e2e $(SOAK)
 	go test -run '^TestCrash$$' -timeout 2h ./internal/agent -scattered 30
 	go test -run '^TestYearsOfWrongClocks$$' -timeout 2h ./test/e2e -histories 1000 -rapid.checks 1000
+	go test -run '^TestEveryRule$$' ./internal/conformance -soak
 
 generate:
 	go run ./scripts/gendocs

@@ -223,8 +223,7 @@ func bindingFresh(ctx context.Context, t *tester) verdict {
 	c.close()
 	one, err1 := t.first.bound()
 	two, err2 := seen.bound()
-	switch {
-	case err1 != nil || err2 != nil:
+	if err1 != nil || err2 != nil {
 		return skipped("%v", errNoBinding)
 	}
 	t.second = two
