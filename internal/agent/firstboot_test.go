@@ -186,39 +186,44 @@ func TestFirstBootWithoutBundle(t *testing.T) {
 func TestFirstBootResumes(t *testing.T) {
 	t.Parallel()
 	sealed := sealToPIN(t, 1)
-	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss, keyfiletest.Scatter} {
-		for cut := 1; ; cut++ {
-			f := card(t, map[string][]byte{bundleName: sealed, "pin": []byte(testPIN().Text())})
-			layer := keyfiletest.New(cut, mode)
-			f.Layer = layer
-			done, err := f.Run()
-			if !layer.Cut() {
-				if err != nil || done.Unwiped != nil {
-					t.Fatal(err, done.Unwiped)
-				}
-				break
+	for name, mode := range map[string]keyfiletest.Mode{"kill": keyfiletest.Kill, "power loss": keyfiletest.PowerLoss} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for cut := 1; firstBootIsCut(t, sealed, cut, mode); cut++ {
 			}
-			_, loadErr := agent.Provisioned(f.Dir, nil).Load()
-			whole, _ := os.ReadFile(filepath.Join(f.From, bundleName))
-			if loadErr != nil && (!errors.Is(loadErr, provision.ErrNone) || string(whole) != string(sealed)) {
-				t.Fatalf("mode %v, cut %d (%v): %v, and the bundle is damaged", mode, cut, err, loadErr)
-			}
-			f.Layer = nil
-			done, err = f.Run()
-			if err != nil || done.Unwiped != nil {
-				t.Fatalf("mode %v, cut %d: %v, %v", mode, cut, err, done.Unwiped)
-			}
-			if _, err := agent.Provisioned(f.Dir, nil).Load(); err != nil {
-				t.Fatalf("mode %v, cut %d: %v", mode, cut, err)
-			}
-			if got := names(t, f.From); len(got) > 0 {
-				t.Fatalf("mode %v, cut %d: left on the card: %q", mode, cut, got)
-			}
-			if _, err := os.Lstat(filepath.Join(f.Dir, "first-boot.json")); !errors.Is(err, fs.ErrNotExist) {
-				t.Fatalf("mode %v, cut %d: the journal is still there", mode, cut)
-			}
-		}
+		})
 	}
+}
+
+// firstBootIsCut cuts a run at an operation, and resumes it; false if there was
+// nothing to cut any more.
+func firstBootIsCut(t *testing.T, sealed []byte, cut int, mode keyfiletest.Mode) bool {
+	t.Helper()
+	f := card(t, map[string][]byte{bundleName: sealed, "pin": []byte(testPIN().Text())})
+	layer := keyfiletest.New(cut, mode)
+	f.Layer = layer
+	done, err := f.Run()
+	if !layer.Cut() {
+		if err != nil || done.Unwiped != nil {
+			t.Fatal(err, done.Unwiped)
+		}
+		return false
+	}
+	// That an identity is whole if it is there, TestInstallIsAtomic shows.
+	there := func(path string) bool { _, err := os.Lstat(path); return err == nil }
+	identity := filepath.Join(f.Dir, provision.IdentityFile)
+	whole, _ := os.ReadFile(filepath.Join(f.From, bundleName))
+	if !there(identity) && string(whole) != string(sealed) {
+		t.Fatalf("cut %d (%v): no identity, and the bundle is damaged", cut, err)
+	}
+	f.Layer = nil
+	if done, err = f.Run(); err != nil || done.Unwiped != nil {
+		t.Fatalf("cut %d: %v, %v", cut, err, done.Unwiped)
+	}
+	if left := names(t, f.From); !there(identity) || len(left) > 0 || there(filepath.Join(f.Dir, "first-boot.json")) {
+		t.Fatalf("cut %d: identity %v, left on the card %q, journal %v", cut, there(identity), left, there(filepath.Join(f.Dir, "first-boot.json")))
+	}
+	return true
 }
 
 // A partition that cannot be written does not keep a device from serving.
