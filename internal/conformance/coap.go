@@ -219,18 +219,23 @@ func (t *tester) answered(ctx context.Context, c *channel) verdict {
 	return passed("the response came before the device was seen busy")
 }
 
-func coapToken(ctx context.Context, t *tester) verdict {
-	c, err := t.channel(ctx)
-	if err != nil {
-		return judge(err)
+// askStatus makes a request for /status, with a fresh message ID and token, for
+// the channel that it returns; nothing is sent.
+func (t *tester) askStatus(ctx context.Context, kind message.Type, tokenSize int) (c *channel, datagram, token []byte, err error) {
+	if c, err = t.channel(ctx); err != nil {
+		return nil, nil, nil, err
 	}
+	if token, err = t.draw(tokenSize); err != nil {
+		return nil, nil, nil, err
+	}
+	c.mid++
+	datagram, err = get("/status").message(kind, c.mid, token)
+	return c, datagram, token, err
+}
+
+func coapToken(ctx context.Context, t *tester) verdict {
 	for _, size := range []int{0, 1, 8} {
-		token, err := t.draw(size)
-		if err != nil {
-			return judge(err)
-		}
-		c.mid++
-		b, err := get("/status").message(message.Confirmable, c.mid, token)
+		c, b, token, err := t.askStatus(ctx, message.Confirmable, size)
 		if err != nil {
 			return judge(err)
 		}
@@ -245,16 +250,7 @@ func coapToken(ctx context.Context, t *tester) verdict {
 // coapDuplicate repeats a request when the clock in its response would show
 // another time.
 func coapDuplicate(ctx context.Context, t *tester) verdict {
-	c, err := t.channel(ctx)
-	if err != nil {
-		return judge(err)
-	}
-	token, err := t.draw(4)
-	if err != nil {
-		return judge(err)
-	}
-	c.mid++
-	b, err := get("/status").message(message.Confirmable, c.mid, token)
+	c, b, token, err := t.askStatus(ctx, message.Confirmable, 4)
 	if err != nil {
 		return judge(err)
 	}
@@ -284,16 +280,7 @@ func coapDuplicate(ctx context.Context, t *tester) verdict {
 // coapNonConfirmable sends such a request, and another behind it: before its
 // response the other's would have come.
 func coapNonConfirmable(ctx context.Context, t *tester) verdict {
-	c, err := t.channel(ctx)
-	if err != nil {
-		return judge(err)
-	}
-	token, err := t.draw(8)
-	if err != nil {
-		return judge(err)
-	}
-	c.mid++
-	b, err := get("/status").message(message.NonConfirmable, c.mid, token)
+	c, b, token, err := t.askStatus(ctx, message.NonConfirmable, 8)
 	if err != nil {
 		return judge(err)
 	}

@@ -3,7 +3,6 @@ package foreign
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,26 +13,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/edgeclm/edgeclm/internal/cli/clikit"
-	"github.com/edgeclm/edgeclm/internal/cli/clmctl"
-	"github.com/edgeclm/edgeclm/internal/cli/devagent"
-	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
+	"github.com/edgeclm/edgeclm/internal/cli/clitest"
 	"github.com/edgeclm/edgeclm/internal/labpeer"
 )
 
 // TestMain makes the three programs of this very test binary, on the PATH.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"clmctl":   func() { os.Exit(clmctl.Main(os.Args[1:], clikit.OSStreams())) },
-		"devagent": func() { os.Exit(devagent.Main(os.Args[1:], clikit.OSStreams())) },
-		"pkg-offline": func() {
-			deps := pkgoffline.Deps{
-				Now: time.Now, Random: rand.Reader, WorkFactor: 10,
-				Interfaces: func() ([]string, error) { return nil, nil },
-			}
-			os.Exit(pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), deps))
-		},
-	})
+	testscript.Main(m, clitest.Programs(os.Exit))
 }
 
 // plant is a folder with a PKG (pkg, params in clm), a CLM (clm) and one device

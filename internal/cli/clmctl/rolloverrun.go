@@ -57,6 +57,20 @@ func (w *rollingSite) turnover() (*turnover, error) {
 	return w.file.turnover(w.identity.Params)
 }
 
+// underWay runs do on the rollover that is under way.
+func (a *app) underWay(ctx context.Context, s *site, do func(*rollingSite, *turnover) error) (err error) {
+	w, err := a.openRolling(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	t, err := w.turnover()
+	if err != nil {
+		return err
+	}
+	return do(w, t)
+}
+
 // save makes a rollover the one on record; nil ends it.
 func (w *rollingSite) save(authorities []authority, r *rollover) (err error) {
 	unlock, err := w.dir.lock()
@@ -262,30 +276,16 @@ func (a *app) bring(ctx context.Context, w *rollingSite, t *turnover, fits func(
 }
 
 // showRollover shows what is on record.
-func (a *app) showRollover(ctx context.Context, s *site) (err error) {
-	w, err := a.openRolling(ctx, s)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	t, err := w.turnover()
-	if err != nil {
-		return err
-	}
-	return a.showStage(ctx, w, t, nil)
+func (a *app) showRollover(ctx context.Context, s *site) error {
+	return a.underWay(ctx, s, func(w *rollingSite, t *turnover) error { return a.showStage(ctx, w, t, nil) })
 }
 
 // nextStage leaves a stage that every device has acknowledged.
-func (a *app) nextStage(ctx context.Context, s *site, files []string) (err error) {
-	w, err := a.openRolling(ctx, s)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	t, err := w.turnover()
-	if err != nil {
-		return err
-	}
+func (a *app) nextStage(ctx context.Context, s *site, files []string) error {
+	return a.underWay(ctx, s, func(w *rollingSite, t *turnover) error { return a.leaveStage(ctx, w, t, files) })
+}
+
+func (a *app) leaveStage(ctx context.Context, w *rollingSite, t *turnover, files []string) (err error) {
 	dropping := t.Stage == stageIssueNew
 	if dropping != (len(files) > 0) {
 		if dropping {
@@ -359,16 +359,11 @@ func (w *rollingSite) withStatements(ctx context.Context, t *turnover, files []s
 }
 
 // previousStage is the way back.
-func (a *app) previousStage(ctx context.Context, s *site, files []string) (err error) {
-	w, err := a.openRolling(ctx, s)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	t, err := w.turnover()
-	if err != nil {
-		return err
-	}
+func (a *app) previousStage(ctx context.Context, s *site, files []string) error {
+	return a.underWay(ctx, s, func(w *rollingSite, t *turnover) error { return a.goBack(ctx, w, t, files) })
+}
+
+func (a *app) goBack(ctx context.Context, w *rollingSite, t *turnover, files []string) (err error) {
 	switch t.Stage {
 	case stageTrustBoth:
 		return a.giveUp(ctx, w, t, files)

@@ -1,7 +1,6 @@
 package clmctl_test
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -9,30 +8,15 @@ import (
 	"os/exec"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/edgeclm/edgeclm/internal/cli/clikit"
-	"github.com/edgeclm/edgeclm/internal/cli/clmctl"
-	"github.com/edgeclm/edgeclm/internal/cli/devagent"
-	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
+	"github.com/edgeclm/edgeclm/internal/cli/clitest"
 	"github.com/edgeclm/edgeclm/internal/labpeer"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"clmctl":   func() { os.Exit(clmctl.Main(os.Args[1:], clikit.OSStreams())) },
-		"devagent": func() { os.Exit(devagent.Main(os.Args[1:], clikit.OSStreams())) },
-		"pkg-offline": func() {
-			// An air-gapped machine, and passphrases that cost nothing.
-			deps := pkgoffline.Deps{
-				Now: time.Now, Random: rand.Reader, WorkFactor: 10,
-				Interfaces: func() ([]string, error) { return nil, nil },
-			}
-			os.Exit(pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), deps))
-		},
-	})
+	testscript.Main(m, clitest.Programs(os.Exit))
 }
 
 // TestScripts runs the transcripts of the command line.

@@ -1,7 +1,6 @@
 package devagent_test
 
 import (
-	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,23 +14,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/edgeclm/edgeclm/internal/cli/clikit"
-	"github.com/edgeclm/edgeclm/internal/cli/devagent"
-	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
+	"github.com/edgeclm/edgeclm/internal/cli/clitest"
 	"github.com/edgeclm/edgeclm/internal/testpeer"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"devagent": func() { os.Exit(devagent.Main(os.Args[1:], clikit.OSStreams())) },
-		// The PKG's passphrase need not be slow to guess here.
-		"pkg-offline": func() {
-			os.Exit(pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), pkgoffline.Deps{
-				Now: time.Now, Random: rand.Reader, WorkFactor: 10,
-				Interfaces: func() ([]string, error) { return nil, nil },
-			}))
-		},
-	})
+	testscript.Main(m, clitest.Programs(os.Exit))
 }
 
 func TestScripts(t *testing.T) { runScripts(t, "testdata", nil) }

@@ -1,0 +1,29 @@
+// Package clitest gives the tests of several programs together the programs.
+package clitest
+
+import (
+	"crypto/rand"
+	"os"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/cli/clmctl"
+	"github.com/edgeclm/edgeclm/internal/cli/devagent"
+	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
+)
+
+// Programs are the three programs, for testscript.Main, which makes them of the
+// test binary; exit is os.Exit. The PKG finds its machine air-gapped, and its
+// passphrases are not slow to guess.
+func Programs(exit func(code int)) map[string]func() {
+	return map[string]func(){
+		"clmctl":   func() { exit(clmctl.Main(os.Args[1:], clikit.OSStreams())) },
+		"devagent": func() { exit(devagent.Main(os.Args[1:], clikit.OSStreams())) },
+		"pkg-offline": func() {
+			exit(pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), pkgoffline.Deps{
+				Now: time.Now, Random: rand.Reader, WorkFactor: 10,
+				Interfaces: func() ([]string, error) { return nil, nil },
+			}))
+		},
+	}
+}
