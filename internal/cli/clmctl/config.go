@@ -33,6 +33,37 @@ type Config struct {
 	ProbeWithin time.Duration // for looking whether a certificate is served; 0: not done
 	ProbeAllow  tlsprobe.Allowed
 	Profiles    []fleet.Profile
+
+	CARate        string // requests for certificates that a CA may get, as "100/h"; "": any number
+	CAConcurrency int    // and at once
+	Maintenance   []string
+	TimeZone      *time.Location // of Maintenance
+	Tick          time.Duration  // of the renewal loop
+	HistoryKeep   time.Duration  // of events that no audit needs; 0: for ever
+	Metrics       metricsConfig
+	Alerts        alertsConfig
+	Notify        notifyConfig
+}
+
+// metricsConfig says where metrics go.
+type metricsConfig struct {
+	Textfile      string // for node_exporter; "": none
+	Listen        string // host:port; "": nowhere
+	PerDeviceUpTo int    // devices; a larger fleet has sums alone
+}
+
+// alertsConfig are the thresholds of alerts; 0 leaves one to the lifetimes.
+type alertsConfig struct {
+	NoSuccessWithin, NeverReached, Runway, CAExpiry time.Duration
+}
+
+// notifyConfig says who is told of alerts, and how often.
+type notifyConfig struct {
+	MinInterval, Remind time.Duration
+
+	Exec    *fileExec
+	Webhook *fileWebhook
+	SMTP    *fileSMTP
 }
 
 // Bounds of the configuration.
@@ -80,6 +111,11 @@ func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (Config, string, error) 
 	if c.ProbeAllow, err = tlsprobe.ParseAllowed(file.Probe.Allow); err != nil {
 		return Config{}, "", fmt.Errorf("%s: probe.allow: %w", path, err)
 	}
+	c.Maintenance = file.Renewal.Maintenance
+	if c.TimeZone, err = time.LoadLocation(cmp.Or(file.Renewal.TimeZone, "Local")); err != nil {
+		return Config{}, "", fmt.Errorf("%s: renewal.time_zone: %w", path, err)
+	}
+	c.Notify.Exec, c.Notify.Webhook, c.Notify.SMTP = file.Notify.Exec, file.Notify.Webhook, file.Notify.SMTP
 	c.Profiles, err = file.profiles()
 	if err != nil {
 		return Config{}, "", fmt.Errorf("%s: %w", path, err)
@@ -160,6 +196,19 @@ func fromViper(v *viper.Viper) (Config, error) {
 		},
 		CATimeout:   v.GetDuration(keyCATimeout),
 		ProbeWithin: v.GetDuration(keyProbeWithin),
+
+		CARate:        v.GetString(keyCARate),
+		CAConcurrency: v.GetInt(keyCAConcurrency),
+		Tick:          v.GetDuration(keyTick),
+		HistoryKeep:   v.GetDuration(keyHistoryKeep),
+		Metrics: metricsConfig{
+			Textfile: v.GetString(keyMetricsTextfile), Listen: v.GetString(keyMetricsListen), PerDeviceUpTo: v.GetInt(keyMetricsDevices),
+		},
+		Alerts: alertsConfig{
+			NoSuccessWithin: v.GetDuration(keyAlertSuccess), NeverReached: v.GetDuration(keyAlertReached),
+			Runway: v.GetDuration(keyAlertRunway), CAExpiry: v.GetDuration(keyAlertCAExpiry),
+		},
+		Notify: notifyConfig{MinInterval: v.GetDuration(keyNotifyInterval), Remind: v.GetDuration(keyNotifyRemind)},
 	}
 	if err := c.Output.Set(v.GetString(keyOutput)); err != nil {
 		return c, fmt.Errorf("%s: %w", keyOutput, err)

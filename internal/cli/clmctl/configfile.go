@@ -24,6 +24,10 @@ type fileConfig struct {
 	Renewal   fileRenewal   `yaml:"renewal"`
 	Device    fileDevice    `yaml:"device"`
 	CA        fileCA        `yaml:"ca"`
+	History   fileHistory   `yaml:"history"`
+	Metrics   fileMetrics   `yaml:"metrics"`
+	Notify    fileNotify    `yaml:"notify"`
+	Alerts    fileAlerts    `yaml:"alerts"`
 	Probe     fileProbe     `yaml:"probe"`
 	Profiles  []fileProfile `yaml:"profiles"`
 }
@@ -46,13 +50,59 @@ type (
 	fileRenewal struct {
 		WindowFrom float64 `yaml:"window_from"`
 		WindowTo   float64 `yaml:"window_to"`
+
+		Tick        time.Duration `yaml:"tick"`
+		Maintenance []string      `yaml:"maintenance"`
+		TimeZone    string        `yaml:"time_zone"`
 	}
 	fileDevice struct {
 		HandshakeTimeout time.Duration `yaml:"handshake_timeout"`
 		ExchangeTimeout  time.Duration `yaml:"exchange_timeout"`
 	}
 	fileCA struct {
+		Timeout     time.Duration `yaml:"timeout"`
+		Rate        string        `yaml:"rate"`
+		Concurrency int           `yaml:"concurrency"`
+	}
+	fileHistory struct {
+		Keep time.Duration `yaml:"keep"`
+	}
+	fileMetrics struct {
+		Textfile      string `yaml:"textfile"`
+		Listen        string `yaml:"listen"`
+		PerDeviceUpTo int    `yaml:"per_device_up_to"`
+	}
+	fileAlerts struct {
+		NoSuccessWithin time.Duration `yaml:"no_success_within"`
+		NeverReached    time.Duration `yaml:"never_reached"`
+		Runway          time.Duration `yaml:"runway"`
+		CAExpiry        time.Duration `yaml:"ca_expiry"`
+	}
+	fileNotify struct {
+		MinInterval time.Duration `yaml:"min_interval"`
+		Remind      time.Duration `yaml:"remind"`
+		Exec        *fileExec     `yaml:"exec"`
+		Webhook     *fileWebhook  `yaml:"webhook"`
+		SMTP        *fileSMTP     `yaml:"smtp"`
+	}
+	fileExec struct {
+		Command []string      `yaml:"command"`
 		Timeout time.Duration `yaml:"timeout"`
+	}
+	fileWebhook struct {
+		URL        string        `yaml:"url"`
+		SecretFile string        `yaml:"secret_file"`
+		CAFile     string        `yaml:"ca_file"`
+		Timeout    time.Duration `yaml:"timeout"`
+	}
+	fileSMTP struct {
+		Server       string   `yaml:"server"`
+		TLS          string   `yaml:"tls"`
+		From         string   `yaml:"from"`
+		To           []string `yaml:"to"`
+		Username     string   `yaml:"username"`
+		PasswordFile string   `yaml:"password_file"`
+		CAFile       string   `yaml:"ca_file"`
 	}
 	fileProbe struct {
 		Within time.Duration `yaml:"within"`

@@ -36,6 +36,19 @@ const (
 	keyExchangeTimeout  = "device.exchange_timeout"
 	keyCATimeout        = "ca.timeout"
 	keyProbeWithin      = "probe.within"
+	keyCARate           = "ca.rate"
+	keyCAConcurrency    = "ca.concurrency"
+	keyTick             = "renewal.tick"
+	keyHistoryKeep      = "history.keep"
+	keyMetricsTextfile  = "metrics.textfile"
+	keyMetricsListen    = "metrics.listen"
+	keyMetricsDevices   = "metrics.per_device_up_to"
+	keyNotifyInterval   = "notify.min_interval"
+	keyNotifyRemind     = "notify.remind"
+	keyAlertSuccess     = "alerts.no_success_within"
+	keyAlertReached     = "alerts.never_reached"
+	keyAlertRunway      = "alerts.runway"
+	keyAlertCAExpiry    = "alerts.ca_expiry"
 )
 
 // Flags that settings can be given with, beside the common ones.
@@ -49,6 +62,15 @@ const (
 	defaultConcurrency = 16
 	defaultTimeout     = 5 * time.Minute
 	defaultCATimeout   = 30 * time.Second
+
+	defaultCAConcurrency  = 8
+	defaultTick           = 30 * time.Second
+	defaultHistoryKeep    = 400 * 24 * time.Hour
+	defaultMetricsDevices = 1000
+	defaultNotifyInterval = 15 * time.Minute
+	defaultNotifyRemind   = 24 * time.Hour
+	defaultAlertReached   = 24 * time.Hour
+	defaultAlertCAExpiry  = 30 * 24 * time.Hour
 )
 
 // setting is one value of the configuration.
@@ -85,6 +107,19 @@ func settings() []setting {
 		{key: keyExchangeTimeout, value: coaplink.DefaultExchangeTimeout},
 		{key: keyCATimeout, value: defaultCATimeout},
 		{key: keyProbeWithin, value: tlsprobe.DefaultWithin, zero: true},
+		{key: keyCARate, value: ""},
+		{key: keyCAConcurrency, value: defaultCAConcurrency},
+		{key: keyTick, value: defaultTick},
+		{key: keyHistoryKeep, value: defaultHistoryKeep, zero: true},
+		{key: keyMetricsTextfile, value: ""},
+		{key: keyMetricsListen, value: ""},
+		{key: keyMetricsDevices, value: defaultMetricsDevices},
+		{key: keyNotifyInterval, value: defaultNotifyInterval},
+		{key: keyNotifyRemind, value: defaultNotifyRemind},
+		{key: keyAlertSuccess, value: time.Duration(0), zero: true},
+		{key: keyAlertReached, value: defaultAlertReached},
+		{key: keyAlertRunway, value: time.Duration(0), zero: true},
+		{key: keyAlertCAExpiry, value: defaultAlertCAExpiry},
 	}
 }
 
