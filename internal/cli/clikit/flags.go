@@ -90,13 +90,16 @@ const (
 	DataAgent = "agent"
 )
 
+// VariableDataDir names the data directory of clmctl in the environment.
+const VariableDataDir = "CLM_DATA_DIR"
+
 // ResolveDataDir returns the data directory of a kind: the flag, else the
 // environment (CLM_DATA_DIR, DEVAGENT_DATA_DIR), else the configuration file's
 // word ("" if none), else the default: /var/lib/edgeclm/<kind> for root,
 // $XDG_STATE_HOME/edgeclm/<kind> (~/.local/state without one) for others.
 // It makes nothing.
 func ResolveDataDir(kind, flag, configured string, s Streams) (string, error) {
-	variable := "CLM_DATA_DIR"
+	variable := VariableDataDir
 	if kind == DataAgent {
 		variable = "DEVAGENT_DATA_DIR"
 	}

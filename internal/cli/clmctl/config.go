@@ -79,34 +79,14 @@ const variableConfig = "CLM_CONFIG"
 // loadConfig returns the configuration and the data directory. Precedence is
 // flag, environment, file, default.
 func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (Config, string, error) {
-	path, dir, err := configPath(flags, s)
+	x, err := readSources(flags, s)
 	if err != nil {
 		return Config{}, "", err
 	}
-	data, err := clikit.ReadConfig(path, maxConfigFile, dir == "")
+	path, dir, file := x.path, x.dir, x.file
+	c, err := fromViper(x.viper)
 	if err != nil {
-		return Config{}, "", err
-	}
-	var file fileConfig
-	if err := clikit.DecodeConfig(data, &file); err != nil {
-		return Config{}, "", fmt.Errorf("%s: %w", path, err)
-	}
-	switch {
-	case dir == "":
-		dir, err = clikit.ResolveDataDir(clikit.DataCLM, flagValue(flags, clikit.FlagDataDir), file.DataDir, s)
-	case file.DataDir != "":
-		err = fmt.Errorf("%s: data_dir only works in a file that is named with --config, not in one that was found in the data directory", path)
-	}
-	if err != nil {
-		return Config{}, "", err
-	}
-	v, err := newViper(data, flags, s)
-	if err != nil {
-		return Config{}, "", err
-	}
-	c, err := fromViper(v)
-	if err != nil {
-		return Config{}, "", err
+		return Config{}, "", x.locate(err)
 	}
 	if c.ProbeAllow, err = tlsprobe.ParseAllowed(file.Probe.Allow); err != nil {
 		return Config{}, "", fmt.Errorf("%s: probe.allow: %w", path, err)
