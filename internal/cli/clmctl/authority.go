@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,14 +35,29 @@ type authority struct {
 }
 
 // authorityJSON is the form of ca.json. The first CA is the one in use. During
-// a rollover the second is the one that takes its place.
+// a rollover the second is the one that takes its place. The failover CAs are
+// asked, in their order, when the one in use cannot be had.
 type authorityJSON struct {
 	Version     int         `json:"version"`
 	Authorities []authority `json:"authorities"`
 	Rollover    *rollover   `json:"rollover,omitempty"` // nil: none is under way
+	Failover    []authority `json:"failover,omitempty"`
+}
+
+// all returns every CA of the file: those in use, and the failover ones.
+func (f authorityJSON) all() []authority { return slices.Concat(f.Authorities, f.Failover) }
+
+// inUse returns the CAs that devices are enrolled at when nothing is wrong: one,
+// or two during a rollover.
+func (f authorityJSON) inUse() []authority {
+	if f.Rollover == nil {
+		return f.Authorities[:1]
+	}
+	return f.Authorities
 }
 
 const (
+	maxFailover      = 7
 	authorityVersion = 1
 	maxAuthority     = 1 << 20 // bytes
 	maxChallenge     = 4096    // bytes
@@ -89,7 +105,20 @@ func parseAuthorities(data []byte) (authorityJSON, error) {
 	if len(f.Authorities) == 0 {
 		return f, errors.New("it lists no CA")
 	}
+	if len(f.Failover) > maxFailover {
+		return f, fmt.Errorf("%d failover CAs, at most %d are allowed", len(f.Failover), maxFailover)
+	}
+	names := map[string]bool{}
 	for _, a := range f.Authorities {
+		names[a.Name] = true
+	}
+	for _, a := range f.Failover {
+		if names[a.Name] {
+			return f, fmt.Errorf("two CAs have the name %.80q", a.Name)
+		}
+		names[a.Name] = true
+	}
+	for _, a := range f.all() {
 		if a.ChallengeFile != "" && (filepath.Base(a.ChallengeFile) != a.ChallengeFile || !strings.HasPrefix(a.ChallengeFile, challengePrefix)) {
 			return f, fmt.Errorf("%.80q is not the name of a challenge file", a.ChallengeFile)
 		}
@@ -97,13 +126,54 @@ func parseAuthorities(data []byte) (authorityJSON, error) {
 	return f, f.checkRollover()
 }
 
-// saveAuthority makes a CA the one in use, with its challenge (nil: none), and
-// removes the challenges of others. The caller holds the lock.
-func (d dataDir) saveAuthority(a authority, challenge []byte) error {
+// saveAuthority makes a CA the one in use, or with failover the last one that is
+// asked in its place, with its challenge (nil: none), and removes the
+// challenges of CAs that are gone. A CA of the same name is replaced. The caller
+// holds the lock.
+func (d dataDir) saveAuthority(a authority, challenge []byte, failover bool) error {
+	f, err := d.authorities()
+	if err != nil && (failover || !errors.Is(err, errNoCA)) {
+		return err
+	}
+	sameName := func(other authority) bool { return other.Name == a.Name }
+	if failover && slices.ContainsFunc(f.Authorities, sameName) {
+		return clikit.WithHint(clikit.Usage("CA %s is the one in use", a.Name), "give the other CA another name: --name NAME")
+	}
 	if err := d.keepChallenge(&a, challenge); err != nil {
 		return err
 	}
-	return d.saveAuthorities(authorityJSON{Authorities: []authority{a}})
+	f.Failover = slices.DeleteFunc(f.Failover, sameName)
+	if failover {
+		f.Failover = append(f.Failover, a)
+	} else {
+		f.Authorities = []authority{a}
+	}
+	if len(f.Failover) > maxFailover {
+		return clikit.WithHint(clikit.Usage("there are %d failover CAs already", maxFailover), "remove one: clmctl ca remove NAME")
+	}
+	return d.saveAuthorities(f)
+}
+
+// removeFailover forgets a failover CA and its challenge.
+func (d dataDir) removeFailover(name string) (err error) {
+	unlock, err := d.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	f, err := d.authorities()
+	if err != nil {
+		return err
+	}
+	if _, err := f.find(name); err != nil {
+		return err
+	}
+	sameName := func(ca authority) bool { return ca.Name == name }
+	if slices.ContainsFunc(f.Authorities, sameName) {
+		return clikit.WithHint(clikit.Usage("CA %s is in use", name), "clmctl ca add, or clmctl ca rollover, puts another one in its place")
+	}
+	f.Failover = slices.DeleteFunc(f.Failover, sameName)
+	return d.saveAuthorities(f)
 }
 
 // keepChallenge writes the challenge of a CA (nil: none) to a file of its own.
@@ -132,7 +202,7 @@ func (d dataDir) saveAuthorities(f authorityJSON) error {
 		return err
 	}
 	keep := map[string]bool{}
-	for _, a := range f.Authorities {
+	for _, a := range f.all() {
 		keep[a.ChallengeFile] = true
 	}
 	return d.dropChallenges(keep)

@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,16 +18,19 @@ func (a *app) caCommand() *cobra.Command {
 		Use:   "ca",
 		Short: "Choose the corporate CA, and show it",
 	}
-	cmd.AddCommand(a.caAddCommand(), a.caShowCommand(), a.caRolloverCommand())
+	cmd.AddCommand(a.caAddCommand(), a.caShowCommand(), a.caRemoveCommand(), a.caCheckCommand(), a.caRolloverCommand())
 	return cmd
 }
 
 func (a *app) caShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show",
-		Short: "Show the CA in use",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:   "show [NAME]",
+		Short: "Show the CA in use, or another one by its name",
+		Long: `show shows the CA in use. With a name it shows that CA, which may be one of those
+that are asked when the one in use cannot be had; "ca check" lists them all.`,
+		Example: "  clmctl ca show\n  clmctl ca show ca2.example -o json",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.openExisting(cmd)
 			if err != nil {
 				return err
@@ -34,10 +39,52 @@ func (a *app) caShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(args) == 1 {
+				ca, err := f.find(args[0])
+				if err != nil {
+					return err
+				}
+				return a.renderAuthority(ca)
+			}
 			if f.Rollover != nil {
 				a.note("a rollover to CA %s is under way, stage %s: clmctl ca rollover status", f.Authorities[1].Name, f.Rollover.Stage)
 			}
+			for _, other := range f.Failover {
+				a.note("CA %s is asked when this one cannot be had", other.Name)
+			}
 			return a.renderAuthority(f.Authorities[0])
+		},
+	}
+}
+
+// find returns a CA by its name.
+func (f authorityJSON) find(name string) (authority, error) {
+	all := f.all()
+	i := slices.IndexFunc(all, func(ca authority) bool { return ca.Name == name })
+	if i < 0 {
+		names := make([]string, len(all))
+		for i, ca := range all {
+			names[i] = ca.Name
+		}
+		return authority{}, clikit.WithHint(clikit.Usage("there is no CA %.80q", name), "there are: "+strings.Join(names, ", "))
+	}
+	return all[i], nil
+}
+
+func (a *app) caRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NAME",
+		Short: "Forget a failover CA",
+		Long: `remove forgets a CA that was added with --failover, and its challenge. The CA in
+use is not removed but replaced, by "ca add" or "ca rollover".`,
+		Example: "  clmctl ca remove ca2.example",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := a.openExisting(cmd)
+			if err != nil {
+				return err
+			}
+			return s.dir.removeFailover(args[0])
 		},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,7 @@ import (
 type caAddOptions struct {
 	url, name, challengeFile, fingerprint string
 	roots                                 []string
+	failover                              bool
 }
 
 func (a *app) caAddCommand() *cobra.Command {
@@ -34,8 +36,13 @@ to be confirmed (--yes confirms).
 
 A challenge file is copied into the data directory, since renewals by cron need
 it. The challenge travels in each device's certificate request: one that the
-whole fleet shares becomes known to every device.`,
-		Example: "  clmctl ca add http://ca.example/scep --challenge-file challenge --fingerprint sha256:2f0c…",
+whole fleet shares becomes known to every device.
+
+With --failover the CA is asked when the one in use cannot be had or gives
+certificates that do not fit, and only for devices that list its trust anchor
+(pkg-offline anchor makes them). Several are asked in the order in which they
+were added.`,
+		Example: "  clmctl ca add http://ca.example/scep --challenge-file challenge --fingerprint sha256:2f0c…\n  clmctl ca add http://ca2.example/scep --failover --fingerprint sha256:77e1…",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.open(cmd)
@@ -47,6 +54,7 @@ whole fleet shares becomes known to every device.`,
 		},
 	}
 	o.register(cmd)
+	cmd.Flags().BoolVar(&o.failover, "failover", false, "ask this CA when the one in use cannot be had")
 	return cmd
 }
 
@@ -73,11 +81,15 @@ func (a *app) runCAAdd(ctx context.Context, s *site, o caAddOptions) error {
 		return err
 	}
 	defer clear(challenge)
-	saved, err := a.saveAuthority(s.dir, ca, challenge, identity.Identity.Name)
+	if err := a.saveAuthority(s.dir, ca, challenge, identity.Identity.Name, o.failover); err != nil {
+		return err
+	}
+	f, err := s.dir.authorities()
 	if err != nil {
 		return err
 	}
-	return a.renderAuthority(saved)
+	i := slices.IndexFunc(f.all(), func(saved authority) bool { return saved.Name == ca.Name })
+	return a.renderAuthority(f.all()[i])
 }
 
 // askAuthority asks a CA for its certificates, has its anchor confirmed, and
@@ -125,19 +137,16 @@ func (a *app) askAuthority(ctx context.Context, s *site, o caAddOptions) (_ auth
 }
 
 // saveAuthority keeps the CA, and makes the key that signs the requests to it.
-func (a *app) saveAuthority(d dataDir, ca authority, challenge []byte, name string) (saved authority, err error) {
+func (a *app) saveAuthority(d dataDir, ca authority, challenge []byte, name string, failover bool) (err error) {
 	unlock, err := d.lock()
 	if err != nil {
-		return ca, err
+		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	if _, err := d.ra(name, a.Random); err != nil {
-		return ca, err
+		return err
 	}
-	if err := d.saveAuthority(ca, challenge); err != nil {
-		return ca, err
-	}
-	return d.authority()
+	return d.saveAuthority(ca, challenge, failover)
 }
 
 // newAuthority checks what was said about the CA.

@@ -78,7 +78,7 @@ func (w *rollingSite) save(authorities []authority, r *rollover) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	next := authorityJSON{Authorities: authorities, Rollover: r}
+	next := authorityJSON{Authorities: authorities, Rollover: r, Failover: w.file.Failover}
 	if err := next.checkRollover(); err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func TestWorks(t *testing.T) {
 		Name: "lab", URL: "http://127.0.0.1:1/scep", Anchor: ca.Root().Raw,
 		Certificates: [][]byte{ca.Issuing().Raw, ca.RA().Raw}, AddedAt: time.Now(),
 	}
-	if _, err := a.saveAuthority(s.dir, own, []byte("swordfish"), "clm-1"); err != nil {
+	if err := a.saveAuthority(s.dir, own, []byte("swordfish"), "clm-1", false); err != nil {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
