@@ -3,14 +3,12 @@ package clmctl
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/store"
-	"github.com/edgeclm/edgeclm/internal/store/oslock"
 )
 
 type renewOptions struct {
@@ -18,9 +16,6 @@ type renewOptions struct {
 	force    bool
 	ifLocked string
 }
-
-// renewLock is the file of the lock between renewing runs.
-const renewLock = "renew.lock"
 
 func (a *app) renewCommand() *cobra.Command {
 	var o renewOptions
@@ -66,16 +61,16 @@ func (o renewOptions) validate() error {
 }
 
 func (a *app) runRenew(ctx context.Context, s *site, o renewOptions) (err error) {
-	unlock, err := oslock.RunLock(s.dir.path(renewLock), a.Now())
+	unlock, err := a.lockRenewing(s)
 	if errors.Is(err, keyfile.ErrLocked) {
+		err = a.explainLock(err, "wait for it, or give --if-locked=ok")
 		if o.ifLocked == "ok" {
 			a.note("nothing was done: %v", err)
 			return nil
 		}
-		return clikit.WithHint(clikit.WithCode(err, clikit.ExitLocked), "wait for it, or give --if-locked=ok")
 	}
 	if err != nil {
-		return fmt.Errorf("lock renewing runs: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	return a.runBatch(ctx, s, o.selection, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {

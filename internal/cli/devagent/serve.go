@@ -159,7 +159,7 @@ func (a *app) serveOnce(ctx context.Context, c config, again bool, manager sdnot
 		Trusted: device.Trusted, Random: a.Random, Now: a.Now, Log: log,
 	}
 	log.Info("listening on "+conn.LocalAddr().String(), "identity", device.Identity())
-	unwatch := supervise(ctx, manager, log, fmt.Sprintf("%s on %s", device.Identity(), conn.LocalAddr()),
+	unwatch := manager.Supervise(ctx, log, fmt.Sprintf("%s on %s", device.Identity(), conn.LocalAddr()),
 		func(ctx context.Context) error { return alive(ctx, device, server, c.longestTurn()) })
 	defer unwatch()
 	silence := announce(ctx, c.MDNS, device.Identity().Name, conn.LocalAddr(), log)
