@@ -11,6 +11,7 @@ import (
 	"github.com/pion/dtls/v3"
 	dtlsnet "github.com/pion/dtls/v3/pkg/net"
 	"github.com/pion/dtls/v3/pkg/protocol/alert"
+	"golang.org/x/sys/unix"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
@@ -40,6 +41,10 @@ type Probed struct {
 	// Refuses: the device proved itself and accepts this CLM not, as far as an
 	// alert can be believed.
 	Refuses bool
+	// Closed: the host is there and nobody listens at the port, as an ICMP
+	// message said, which nobody can prove. NoRoute: there is no way to the host.
+	Closed  bool
+	NoRoute bool
 	Reason  error // why it is not Proven
 }
 
@@ -55,7 +60,7 @@ func (d *Dialer) Probe(ctx context.Context, address string) (Probed, error) {
 	}
 	socket, err := (&net.Dialer{}).DialContext(ctx, "udp", address)
 	if err != nil {
-		p.Reason = err // no route, for instance
+		p.Reason, p.NoRoute = err, noRoute(err)
 		return p, ctx.Err()
 	}
 	heard := &hearing{Conn: socket}
@@ -81,15 +86,15 @@ func (d *Dialer) Probe(ctx context.Context, address string) (Probed, error) {
 	case heard.answered.Load():
 		p.Verdict, p.Reason = Stranger, fmt.Errorf("it does not speak the protocol: %w", err)
 	default:
-		p.Reason = err
+		p.Reason, p.Closed, p.NoRoute = err, heard.closed.Load(), heard.noRoute.Load()
 	}
 	return p, nil
 }
 
-// hearing notes whether anything came back.
+// hearing notes what came back, if anything.
 type hearing struct {
 	net.Conn
-	answered atomic.Bool
+	answered, closed, noRoute atomic.Bool
 }
 
 // Read implements net.Conn.
@@ -98,7 +103,29 @@ func (h *hearing) Read(b []byte) (int, error) {
 	if n > 0 {
 		h.answered.Store(true)
 	}
+	h.note(err)
 	return n, err
+}
+
+// Write implements net.Conn.
+func (h *hearing) Write(b []byte) (int, error) {
+	n, err := h.Conn.Write(b)
+	h.note(err)
+	return n, err
+}
+
+// note takes down what ICMP said, which the socket tells at the next call.
+func (h *hearing) note(err error) {
+	if errors.Is(err, unix.ECONNREFUSED) {
+		h.closed.Store(true)
+	}
+	if noRoute(err) {
+		h.noRoute.Store(true)
+	}
+}
+
+func noRoute(err error) bool {
+	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETDOWN)
 }
 
 // anyVerifier judges a server that may be any device.

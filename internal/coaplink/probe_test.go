@@ -226,3 +226,23 @@ func TestDialResolvesNames(t *testing.T) {
 		t.Errorf("asked %d times", n.asked)
 	}
 }
+
+// A port at which nobody listens is told from an address at which nobody is.
+func TestProbeOfClosedPort(t *testing.T) {
+	t.Parallel()
+	d := newPKG(t, 1).dialer(t, "clm-1", 1)
+	socket, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := socket.LocalAddr().String()
+	if p := probe(t, d, address, time.Second); p.Verdict != Silent || p.Closed || p.NoRoute {
+		t.Errorf("silent: %+v", p)
+	}
+	if err := socket.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if p := probe(t, d, address, 30*time.Second); p.Verdict != Silent || !p.Closed || p.Reason == nil {
+		t.Errorf("closed: %+v", p)
+	}
+}

@@ -62,9 +62,8 @@ func ExitCode(err error) int {
 // Report writes err and its hint, a line each.
 func Report(w io.Writer, program string, err error) {
 	line(w, program, "error", err.Error())
-	var e hintError
-	if errors.As(err, &e) {
-		line(w, program, "hint", e.hint)
+	if hint := Hint(err); hint != "" {
+		line(w, program, "hint", hint)
 	}
 }
 
@@ -89,4 +88,13 @@ func OneLine(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// Hint returns the hint of err that Report would show, "" if there is none.
+func Hint(err error) string {
+	var e hintError
+	if errors.As(err, &e) {
+		return e.hint
+	}
+	return ""
 }

@@ -20,14 +20,25 @@ type doctorOptions struct {
 	device      string
 	conformance bool
 	slot        bool
+	devices     bool // contact all of them
 }
 
 func (a *app) doctorCommand() *cobra.Command {
 	var o doctorOptions
 	cmd := &cobra.Command{
-		Use:   "doctor --device NAME --conformance",
-		Short: "Say what is wrong with a device",
-		Long: `doctor --conformance speaks to a device as a CLM does, and as one never should,
+		Use:   "doctor [--device NAME [--conformance]]",
+		Short: "Say what is wrong with this CLM, or with a device",
+		Long: `doctor looks at this CLM: configuration, permissions, disk, keys, the inventory's
+integrity, who else works on it, the CA and when its certificates end, the clock,
+and how the devices are. It contacts five of them (--devices: all) by a handshake
+and says what stands in between: nobody listening at the port, or a firewall. It
+changes nothing, here or elsewhere. Each finding that needs one has a remedy.
+
+With --device it says what is wrong with one device: who answers at its address,
+what it says of its clock, certificates and trust anchors, and how that fits the
+inventory.
+
+--device NAME --conformance speaks to a device as a CLM does, and as one never should,
 and says which rules of docs/protocol.md the device breaks. It is made for those
 who build a device of their own.
 
@@ -39,14 +50,17 @@ then gets after an hour without this one, or as the device restarts. Use it on a
 device that serves nobody.
 
 FAIL: the rule is broken. WARN: it works, but in another way than is asked for.
-SKIP: it was not tried. The exit code is 3 if a rule is broken, or nobody
-answers.`,
-		Example: "  clmctl doctor --device plc-0001.bilbao --conformance\n  clmctl doctor --device bench-1 --conformance --slot -o json",
+SKIP: it was not tried.
+
+Exit codes: 0 all is well, or there are warnings; 1 something is wrong with this
+CLM; 3 only with devices: one breaks a rule, or nobody answers.`,
+		Example: "  clmctl doctor\n  clmctl doctor --devices -o json\n  clmctl doctor --device plc-0001.bilbao\n  clmctl doctor --device plc-0001.bilbao --conformance\n  clmctl doctor --device bench-1 --conformance --slot -o json",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.runDoctor(cmd, o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.device, "device", "", "the device to look at")
+	f.BoolVar(&o.devices, "devices", false, "contact every device, not only five")
 	f.BoolVar(&o.conformance, "conformance", false, "test it against docs/protocol.md")
 	f.BoolVar(&o.slot, "slot", false, "also test CSR requests and certificates; takes the device's pending slot")
 	return cmd
@@ -54,13 +68,20 @@ answers.`,
 
 func (a *app) runDoctor(cmd *cobra.Command, o doctorOptions) (err error) {
 	switch {
-	case o.device == "":
+	case o.device == "" && (o.conformance || o.slot):
 		return clikit.WithHint(clikit.Usage("no device was named"), "give --device NAME")
-	case !o.conformance:
-		return clikit.WithHint(clikit.Usage("nothing was asked for"), "give --conformance")
+	case o.device != "" && o.devices:
+		return clikit.Usage("give --device NAME or --devices, not both")
+	case o.slot && !o.conformance:
+		return clikit.WithHint(clikit.Usage("--slot is of the conformance test"), "give --conformance")
+	case o.device == "":
+		return a.runCheckup(cmd, o)
 	}
 	if _, err := (selection{names: []string{o.device}}).filter(); err != nil {
 		return err
+	}
+	if !o.conformance {
+		return a.runDeviceCheckup(cmd, o.device)
 	}
 	s, err := a.openExisting(cmd)
 	if err != nil {

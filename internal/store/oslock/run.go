@@ -50,7 +50,7 @@ func (e *HeldError) Age(now time.Time) time.Duration {
 func RunLock(path string, now time.Time) (unlock func() error, err error) {
 	release, err := keyfile.Lock(path)
 	if errors.Is(err, keyfile.ErrLocked) {
-		return nil, readNote(path)
+		return nil, ReadNote(path)
 	}
 	if err != nil {
 		return nil, err
@@ -64,8 +64,9 @@ func RunLock(path string, now time.Time) (unlock func() error, err error) {
 	}, nil
 }
 
-// readNote returns what the file says about the holder, however little.
-func readNote(path string) *HeldError {
+// ReadNote returns what the file says about the holder, however little. It does
+// not say whether the lock is held.
+func ReadNote(path string) *HeldError {
 	held := &HeldError{Path: path}
 	file, err := os.Open(path)
 	if err != nil {

@@ -1,0 +1,90 @@
+package clmctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+
+	"github.com/edgeclm/edgeclm/internal/coaplink"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/scep"
+)
+
+// checkKeys looks at the keys of this CLM: identity, channel, requests.
+func (c *checkup) checkKeys(context.Context) {
+	const check = "identity"
+	identity, err := c.site.dir.identity()
+	if err != nil {
+		c.failError(check, "bring a new bundle from the PKG: pkg-offline issue --role clm, then clmctl init --bundle FILE", err)
+		return
+	}
+	c.identity = identity
+	switch err := c.sameParams(identity.Params); {
+	case err != nil:
+		c.warn(check, "clmctl init --bundle FILE, with the bundle that this CLM has, writes it anew", "%s: %v", paramsFile, err)
+	default:
+		c.ok(check, "%s, its key fits the parameters of epoch %d", identity.Identity, identity.Params.Epoch())
+	}
+	c.checkCredential(identity.Key)
+	c.checkRA()
+}
+
+// sameParams reports whether params.json, which others take from here, is of
+// the identity's PKG and epoch.
+func (c *checkup) sameParams(want *ibc.Params) error {
+	data, err := keyfile.Read(c.site.dir.path(paramsFile), maxKeyFile)
+	if err != nil {
+		return err
+	}
+	var got ibc.Params
+	if err := json.Unmarshal(data, &got); err != nil {
+		return err
+	}
+	if !got.Equal(want) {
+		return errors.New("it is not of the PKG and epoch of the identity")
+	}
+	return nil
+}
+
+func (c *checkup) checkCredential(key *ibc.PrivateKey) {
+	const check = "channel key"
+	stored, err := keyfile.ReadSecret(c.site.dir.path(credentialFile), maxKeyFile)
+	defer clear(stored)
+	if errors.Is(err, fs.ErrNotExist) {
+		c.ok(check, "none yet: the first contact with a device makes it")
+		return
+	}
+	if err == nil {
+		_, err = coaplink.ParseCredential(stored, key)
+	}
+	switch {
+	case errors.Is(err, coaplink.ErrCredential):
+		c.ok(check, "of an earlier identity: the next contact with a device makes a new one")
+	case err != nil:
+		c.fail(check, "move "+c.site.dir.path(credentialFile)+" away: the next contact with a device makes a new one", "%v", err)
+	default:
+		c.ok(check, "it is bound to the identity")
+	}
+}
+
+func (c *checkup) checkRA() {
+	const check = "RA key"
+	path := c.site.dir.path(raFile)
+	stored, err := keyfile.ReadSecret(path, maxKeyFile)
+	defer clear(stored)
+	if errors.Is(err, fs.ErrNotExist) {
+		c.ok(check, "none yet: clmctl ca add makes it")
+		return
+	}
+	var ra scep.RA
+	if err == nil {
+		ra, err = scep.ParseRA(stored)
+	}
+	if err != nil {
+		c.fail(check, "move "+path+" away: the next run makes a new one, which a CA that knows the old one has to be told", "%v", err)
+		return
+	}
+	c.checkExpiry(check, "ask the CA's operator for a new RA certificate", ra.Certificate)
+}
