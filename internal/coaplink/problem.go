@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 
@@ -27,13 +28,15 @@ func problemCodes() map[enrol.Problem]codes.Code {
 		enrol.ProblemUnverified:  codeUnprocessableEntity,
 		enrol.ProblemRolledBack:  codes.InternalServerError,
 		enrol.ProblemInternal:    codes.InternalServerError,
+		enrol.ProblemFull:        codes.InternalServerError,
 		enrol.ProblemUnavailable: codes.ServiceUnavailable,
 		enrol.ProblemReplaced:    codes.ServiceUnavailable,
 	}
 }
 
 // refusal turns an error of Services into one that may be told to the peer.
-// Only a *enrol.DeviceError is meant for it.
+// Only a *enrol.DeviceError is meant for it; that there is no room is told all
+// the same, since somebody has to go there and make some.
 func refusal(err error) *enrol.DeviceError {
 	var e *enrol.DeviceError
 	switch {
@@ -43,6 +46,8 @@ func refusal(err error) *enrol.DeviceError {
 		}
 	case errors.Is(err, context.Canceled):
 		return &enrol.DeviceError{Problem: enrol.ProblemUnavailable, Detail: "the agent is stopping"}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &enrol.DeviceError{Problem: enrol.ProblemFull, Detail: "no space left on the device"}
 	case errors.Is(err, errPayload):
 		return &enrol.DeviceError{Problem: enrol.ProblemBadRequest, Detail: err.Error()}
 	}

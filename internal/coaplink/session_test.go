@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -355,6 +357,7 @@ func TestProblemsReachTheCLM(t *testing.T) {
 	}{
 		"wrapped":         {fmt.Errorf("activate: %w", &enrol.DeviceError{Problem: enrol.ProblemConflict, Detail: "x"}), enrol.ProblemConflict, "x"},
 		"internal":        {errors.New("open /root/secret: no such file"), enrol.ProblemInternal, "internal error, see the device's log"},
+		"disk full":       {fmt.Errorf("store: %w", &fs.PathError{Op: "write", Path: "/root/secret", Err: syscall.ENOSPC}), enrol.ProblemFull, "no space left on the device"},
 		"unknown problem": {&enrol.DeviceError{Problem: "novel", Detail: "x"}, enrol.ProblemInternal, "internal error, see the device's log"},
 		"too long":        {&enrol.DeviceError{Problem: enrol.ProblemConflict, Detail: strings.Repeat("é", 200)}, enrol.ProblemConflict, strings.Repeat("é", 128)},
 		"for a terminal":  {&enrol.DeviceError{Problem: enrol.ProblemConflict, Detail: "a\x1b[31m\nb\u009b"}, enrol.ProblemConflict, "a[31mb"},

@@ -16,15 +16,15 @@ func TestWrongCLMClock(t *testing.T) {
 	w := newWorld(t)
 	right := w.now
 	w.now = right.AddDate(73, 0, 0)
-	w.ca.behind = w.now.Sub(right)
+	w.ca.Behind = w.now.Sub(right)
 	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "our clock")
 	if d := w.row(); d.Attempts != 0 || d.Quarantined {
 		t.Errorf("row %+v", d)
 	}
-	w.now, w.ca.behind = right.Add(time.Minute), 0
+	w.now, w.ca.Behind = right.Add(time.Minute), 0
 	w.renewed(false) // though the next try was set in 2099
-	if len(w.ca.issued) != 1 {
-		t.Errorf("%d transactions", len(w.ca.issued))
+	if len(w.ca.Issued) != 1 {
+		t.Errorf("%d transactions", len(w.ca.Issued))
 	}
 }
 
@@ -34,7 +34,7 @@ func TestClockBehind(t *testing.T) {
 	w := newWorld(t)
 	right := w.now
 	w.now = time.Unix(0, 0)
-	w.ca.behind = w.now.Sub(right)
+	w.ca.Behind = w.now.Sub(right)
 	w.renewed(false)
 	if ahead := w.row().RenewAt.Sub(w.now); ahead > 12*time.Hour+time.Minute {
 		t.Errorf("renews in %s", ahead)
@@ -43,9 +43,9 @@ func TestClockBehind(t *testing.T) {
 
 func TestExpiredWhileWaiting(t *testing.T) {
 	w := newWorld(t)
-	w.device.refuse["verify"] = enrol.ErrUnreachable
+	w.device.Refuse["verify"] = enrol.ErrUnreachable
 	w.expect(false, enrol.OutcomeFailed, enrol.ClassUnreachable, "")
-	delete(w.device.refuse, "verify")
+	delete(w.device.Refuse, "verify")
 	w.now = w.now.Add(25 * time.Hour)
 	w.renewed(false)
 	if w.row().State(w.now) != fleet.Operational {
@@ -55,7 +55,7 @@ func TestExpiredWhileWaiting(t *testing.T) {
 
 func TestCAReplaced(t *testing.T) {
 	w := newWorld(t)
-	w.ca.err = enrol.ErrCAUnavailable
+	w.ca.Err = enrol.ErrCAUnavailable
 	w.expect(false, enrol.OutcomePending, enrol.ClassCAUnavail, "")
 	w.ca = newCA(w, "other CA")
 	w.restart()
@@ -73,9 +73,9 @@ func TestCAClockBehind(t *testing.T) {
 	w := newWorld(t)
 	w.renewed(false)
 	w.now = w.now.Add(12 * time.Hour)
-	w.ca.behind = w.now.Sub(time.Unix(0, 0))
+	w.ca.Behind = w.now.Sub(time.Unix(0, 0))
 	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "cannot be judged")
-	w.ca.behind = 0
+	w.ca.Behind = 0
 	w.now = w.now.Add(2 * time.Hour)
 	w.expect(true, enrol.OutcomePending, enrol.ClassClock, "cannot be judged")
 	w.now = w.now.Add(time.Hour) // an eighth of its day
@@ -93,9 +93,9 @@ func TestBothClocksWrong(t *testing.T) {
 	w := newWorld(t)
 	right := w.now
 	w.now = right.AddDate(73, 0, 0)
-	w.ca.behind = w.now.Sub(time.Unix(0, 0))
+	w.ca.Behind = w.now.Sub(time.Unix(0, 0))
 	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "cannot be judged")
-	w.now, w.ca.behind = right.Add(time.Minute), 0
+	w.now, w.ca.Behind = right.Add(time.Minute), 0
 	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "given up")
 	w.renewed(true)
 }
@@ -107,12 +107,12 @@ func TestWrongClockWithoutDate(t *testing.T) {
 	w := newWorld(t)
 	right := w.now
 	w.now = right.AddDate(10, 0, 0)
-	w.ca.behind = w.now.Sub(right)
-	w.ca.alter = func(_ *x509.Certificate, a *enrol.Answer) { a.Date = time.Time{} }
+	w.ca.Behind = w.now.Sub(right)
+	w.ca.Alter = func(_ *x509.Certificate, a *enrol.Answer) { a.Date = time.Time{} }
 	w.expect(false, enrol.OutcomePending, enrol.ClassClock, "cannot be judged")
-	w.now, w.ca.behind = right.Add(time.Minute), 0
+	w.now, w.ca.Behind = right.Add(time.Minute), 0
 	w.renewed(false)
-	if len(w.ca.issued) != 1 || w.row().Attempts != 0 {
-		t.Errorf("%d transactions, row %+v", len(w.ca.issued), w.row())
+	if len(w.ca.Issued) != 1 || w.row().Attempts != 0 {
+		t.Errorf("%d transactions, row %+v", len(w.ca.Issued), w.row())
 	}
 }

@@ -125,7 +125,7 @@ func TestUsageExtensions(t *testing.T) {
 // that has the root's key, is refused and panics nobody.
 func TestAnchorAsLeafRefused(t *testing.T) {
 	ca := newCA(&world{t: t}, "CA")
-	if _, err := enrol.VerifyChain(ca.anchor.Raw, ca.anchor, nil); !errors.Is(err, enrol.ErrCertificate) {
+	if _, err := enrol.VerifyChain(ca.Root.Raw, ca.Root, nil); !errors.Is(err, enrol.ErrCertificate) {
 		t.Error(err)
 	}
 }
@@ -151,7 +151,7 @@ func FuzzParseCSR(f *testing.F) {
 func FuzzParseChain(f *testing.F) {
 	w := &world{t: &testing.T{}}
 	ca := newCA(w, "CA")
-	f.Add(ca.anchor.Raw, []byte{0x30, 0})
+	f.Add(ca.Root.Raw, []byte{0x30, 0})
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		leaf, others, err := enrol.ParseChain([][]byte{a, b}, [32]byte{})
 		if err == nil && (leaf == nil || len(others) > 1) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
 // Courier hands over to devices what is queued for them. Its fields are set
@@ -18,7 +17,7 @@ type Courier struct {
 	Queue     DeliveryStore
 	Sightings SightingStore // told of the trust anchors that were handed over; nil: nobody is
 	Dialer    Dialer
-	Params    func(epoch uint32) (*ibc.Params, error) // that verify devices
+	Params    func(epoch uint32) (Verifier, error) // that verify devices
 	Now       func() time.Time
 	Log       *slog.Logger
 	// Visit visits devices for which nothing waits too, and those that are

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/enrol/enroltest"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 )
@@ -18,10 +19,10 @@ func (w *world) issue(generation uint32) enrol.Delivery {
 	w.t.Helper()
 	id := must[ibc.Identity](w.t)(ibc.NewIdentity(ibc.RoleDevice, device, 1, generation))
 	sealed := "bundle of " + id.String()
-	if w.device.bundles == nil {
-		w.device.bundles = map[string]*ibc.PrivateKey{}
+	if w.device.Bundles == nil {
+		w.device.Bundles = map[string]enroltest.Signer{}
 	}
-	w.device.bundles[sealed] = must[*ibc.PrivateKey](w.t)(w.master.Extract(id))
+	w.device.Bundles[sealed] = must[*ibc.PrivateKey](w.t)(w.master.Extract(id))
 	return enrol.NewDelivery(device, enrol.DeliverBundle, enrol.BundleVersion(id), []byte(sealed), w.now)
 }
 
@@ -56,15 +57,15 @@ func TestDeliver(t *testing.T) {
 	if r := w.deliver(); r.Outcome != enrol.OutcomeDelivered || r.Err != nil {
 		t.Fatalf("%s: %v", r.Outcome, r.Err)
 	}
-	if len(w.outstanding()) != 0 || w.row().Identity.Generation != 3 || w.device.dials != 2 {
-		t.Errorf("outstanding %v, row %s, %d connections", w.outstanding(), w.row().Identity, w.device.dials)
+	if len(w.outstanding()) != 0 || w.row().Identity.Generation != 3 || w.device.Dials != 2 {
+		t.Errorf("outstanding %v, row %s, %d connections", w.outstanding(), w.row().Identity, w.device.Dials)
 	}
-	attempts := w.store.(*memStore).attempts
+	attempts := w.store.(*enroltest.Store).Attempts()
 	if len(attempts) != 2 || attempts[0].Kind != enrol.DeliverAnchors || attempts[1].Kind != enrol.DeliverBundle {
 		t.Errorf("attempts: %+v", attempts)
 	}
-	if r := w.deliver(); r.Outcome != enrol.OutcomeSkipped || !errors.Is(r.Err, enrol.ErrNothingQueued) || w.device.dials != 2 {
-		t.Errorf("again: %s: %v, %d connections", r.Outcome, r.Err, w.device.dials)
+	if r := w.deliver(); r.Outcome != enrol.OutcomeSkipped || !errors.Is(r.Err, enrol.ErrNothingQueued) || w.device.Dials != 2 {
+		t.Errorf("again: %s: %v, %d connections", r.Outcome, r.Err, w.device.Dials)
 	}
 	w.renewed(true)
 }
@@ -75,10 +76,10 @@ func TestEnrolmentDelivers(t *testing.T) {
 	w := newWorld(t)
 	w.enqueue(w.anchors(7), w.issue(2))
 	w.renewed(false)
-	if len(w.outstanding()) != 0 || w.row().Identity.Generation != 2 || w.device.dials != 2 {
-		t.Errorf("outstanding %v, row %s, %d connections", w.outstanding(), w.row().Identity, w.device.dials)
+	if len(w.outstanding()) != 0 || w.row().Identity.Generation != 2 || w.device.Dials != 2 {
+		t.Errorf("outstanding %v, row %s, %d connections", w.outstanding(), w.row().Identity, w.device.Dials)
 	}
-	receipt := w.store.(*memStore).enrolments
+	receipt := w.store.(*enroltest.Store).Enrolments()
 	for _, e := range receipt {
 		if e.Receipt.Identity.Generation != 2 || e.Identity.Generation != 2 {
 			t.Errorf("the statement is by %s, the enrolment by %s", e.Receipt.Identity, e.Identity)
@@ -97,12 +98,12 @@ func TestDeliveryRefused(t *testing.T) {
 		left       int
 		text       string // of the failure
 	}{
-		"anchors refused":     {func(w *world) { w.device.refuse["anchors"] = refusal }, 2, 1, "not from you"},
-		"anchors unanswered":  {func(w *world) { w.device.refuse["anchors"] = unreachable }, 1, 2, "no answer"},
-		"bundle refused":      {func(w *world) { w.device.refuse["bundle"] = refusal }, 1, 1, "not from you"},
-		"bundle unanswered":   {func(w *world) { w.device.refuse["bundle"] = unreachable }, 1, 1, "no answer"},
-		"bundle not taken up": {func(w *world) { w.device.stubborn = true }, 1, 1, "still presents edgeclm/v1/dev/plc-0001/e1.g1"},
-		"answer lost":         {func(w *world) { w.device.deaf = true }, 2, 0, ""},
+		"anchors refused":     {func(w *world) { w.device.Refuse["anchors"] = refusal }, 2, 1, "not from you"},
+		"anchors unanswered":  {func(w *world) { w.device.Refuse["anchors"] = unreachable }, 1, 2, "no answer"},
+		"bundle refused":      {func(w *world) { w.device.Refuse["bundle"] = refusal }, 1, 1, "not from you"},
+		"bundle unanswered":   {func(w *world) { w.device.Refuse["bundle"] = unreachable }, 1, 1, "no answer"},
+		"bundle not taken up": {func(w *world) { w.device.Stubborn = true }, 1, 1, "still presents edgeclm/v1/dev/plc-0001/e1.g1"},
+		"answer lost":         {func(w *world) { w.device.Deaf = true }, 2, 0, ""},
 	} {
 		for _, enrols := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, enrols %v", name, enrols), func(t *testing.T) {
@@ -133,15 +134,15 @@ func TestDeliveryOfLaterEpoch(t *testing.T) {
 	id := ibc.Identity{Role: ibc.RoleDevice, Name: device, Epoch: 2, Generation: 1}
 	w.enqueue(enrol.NewDelivery(device, enrol.DeliverBundle, enrol.BundleVersion(id), []byte("of epoch 2"), w.now))
 	params := w.runner.Params
-	w.runner.Params = func(epoch uint32) (*ibc.Params, error) {
+	w.runner.Params = func(epoch uint32) (enrol.Verifier, error) {
 		if epoch > 1 {
 			return nil, errors.New("epoch 2 is not known here")
 		}
 		return params(epoch)
 	}
 	w.renewed(true)
-	if left := w.outstanding(); len(left) != 1 || w.device.calls["bundle"] != 0 || !strings.Contains(left[0].LastError, "epoch 2") {
-		t.Errorf("left %+v, handed over %d times", left, w.device.calls["bundle"])
+	if left := w.outstanding(); len(left) != 1 || w.device.Calls["bundle"] != 0 || !strings.Contains(left[0].LastError, "epoch 2") {
+		t.Errorf("left %+v, handed over %d times", left, w.device.Calls["bundle"])
 	}
 }
 
@@ -151,10 +152,7 @@ func TestDeliverySkipped(t *testing.T) {
 	w := newWorld(t)
 	w.enqueue(w.issue(2))
 	change := func(f func(*fleet.Device)) {
-		s := w.store.(*memStore)
-		d := s.devices[device]
-		f(&d)
-		s.devices[device] = d
+		w.store.(*enroltest.Store).Put(device, f)
 	}
 	change(func(d *fleet.Device) { d.Paused = true })
 	if r := w.deliver(); r.Outcome != enrol.OutcomeSkipped || !errors.Is(r.Err, enrol.ErrNotNow) {
@@ -166,8 +164,8 @@ func TestDeliverySkipped(t *testing.T) {
 		t.Errorf("leased: %s: %v", r.Outcome, r.Err)
 	}
 	release()
-	if w.device.dials != 0 {
-		t.Errorf("%d connections", w.device.dials)
+	if w.device.Dials != 0 {
+		t.Errorf("%d connections", w.device.Dials)
 	}
 	if r := w.deliver(); r.Outcome != enrol.OutcomeDelivered {
 		t.Errorf("quarantined: %s: %v", r.Outcome, r.Err)
@@ -179,16 +177,16 @@ func TestDeliverySkipped(t *testing.T) {
 func TestVisit(t *testing.T) {
 	w := newWorld(t)
 	later := w.issue(5)
-	w.device.key = w.device.bundles[string(later.Payload)] // brought by hand
+	w.device.Key = w.device.Bundles[string(later.Payload)] // brought by hand
 	c := w.courier()
 	c.Visit = true
-	if r := c.Run(context.Background(), device, false); r.Outcome != enrol.OutcomeDelivered || w.device.calls["status"] != 1 {
-		t.Errorf("%s: %v, %d requests", r.Outcome, r.Err, w.device.calls["status"])
+	if r := c.Run(context.Background(), device, false); r.Outcome != enrol.OutcomeDelivered || w.device.Calls["status"] != 1 {
+		t.Errorf("%s: %v, %d requests", r.Outcome, r.Err, w.device.Calls["status"])
 	}
 	if w.row().Identity.Generation != 5 {
 		t.Errorf("row %s", w.row().Identity)
 	}
-	w.device.refuse["status"] = fmt.Errorf("%w: no answer", enrol.ErrUnreachable)
+	w.device.Refuse["status"] = fmt.Errorf("%w: no answer", enrol.ErrUnreachable)
 	if r := c.Run(context.Background(), device, false); r.Outcome != enrol.OutcomeFailed {
 		t.Errorf("no answer: %s", r.Outcome)
 	}
@@ -199,10 +197,7 @@ func TestVisit(t *testing.T) {
 func TestVisitOfHeldDevice(t *testing.T) {
 	for name, hold := range map[string]func(w *world) (release func()){
 		"paused": func(w *world) func() {
-			s := w.store.(*memStore)
-			d := s.devices[device]
-			d.Paused = true
-			s.devices[device] = d
+			w.store.(*enroltest.Store).Put(device, func(d *fleet.Device) { d.Paused = true })
 			return func() {}
 		},
 		"leased": func(w *world) func() {
@@ -218,8 +213,8 @@ func TestVisitOfHeldDevice(t *testing.T) {
 			if r := c.Run(context.Background(), device, false); r.Outcome != enrol.OutcomeDelivered {
 				t.Errorf("%s: %v", r.Outcome, r.Err)
 			}
-			if w.device.calls["status"] != 1 || w.device.calls["bundle"] != 0 || len(w.outstanding()) != 1 {
-				t.Errorf("calls %v, left %v", w.device.calls, w.outstanding())
+			if w.device.Calls["status"] != 1 || w.device.Calls["bundle"] != 0 || len(w.outstanding()) != 1 {
+				t.Errorf("calls %v, left %v", w.device.Calls, w.outstanding())
 			}
 		})
 	}
@@ -230,7 +225,7 @@ func TestVisitOfHeldDevice(t *testing.T) {
 func TestDeliveryUnreachable(t *testing.T) {
 	w := newWorld(t)
 	w.enqueue(w.issue(2))
-	w.device.refuse["dial"] = fmt.Errorf("%w: no route", enrol.ErrUnreachable)
+	w.device.Refuse["dial"] = fmt.Errorf("%w: no route", enrol.ErrUnreachable)
 	var f *enrol.Fault
 	if r := w.deliver(); r.Outcome != enrol.OutcomeFailed || !errors.As(r.Err, &f) || f.Class != enrol.ClassUnreachable {
 		t.Errorf("%s: %v", r.Outcome, r.Err)
@@ -261,7 +256,7 @@ func TestDeliveryEveryCut(t *testing.T) {
 			}
 		}
 		scenario := func(w *world) {
-			w.device.deaf = c.deaf
+			w.device.Deaf = c.deaf
 			w.enqueue(w.anchors(7), w.issue(2))
 			visit(w)
 		}
@@ -281,12 +276,12 @@ func TestDeliveryEveryCut(t *testing.T) {
 				w.cut = 0
 				w.restart()
 				w.now = w.now.Add(2 * time.Hour)
-				if len(w.store.(*memStore).deliveries) == 0 { // it died before it had queued
+				if len(w.store.(*enroltest.Store).Deliveries()) == 0 { // it died before it had queued
 					w.enqueue(w.anchors(7), w.issue(2))
 				}
 				visit(w)
-				if len(w.outstanding()) != 0 || w.row().Identity.Generation != 2 || w.device.key.Identity().Generation != 2 {
-					t.Errorf("outstanding %v, row %s, device %s", w.outstanding(), w.row().Identity, w.device.key.Identity())
+				if len(w.outstanding()) != 0 || w.row().Identity.Generation != 2 || w.device.Key.Identity().Generation != 2 {
+					t.Errorf("outstanding %v, row %s, device %s", w.outstanding(), w.row().Identity, w.device.Key.Identity())
 				}
 				if c.enrols {
 					w.checkWhole()

@@ -25,6 +25,7 @@ const (
 	ClassIdentity     Class = "identity-refused"    // one side did not accept the other's identity
 	ClassDevice       Class = "device-refused"      // the device refused the request
 	ClassBusy         Class = "device-busy"         // another CLM, or no resources now
+	ClassFull         Class = "device-full"         // the device has no room to store what it must
 	ClassDeviceVerify Class = "verification-device" // the device did not accept the certificate
 	ClassHook         Class = "hook-failed"         // the device rolled back
 	ClassNotServed    Class = "not-served"          // the device's TLS server does not present the certificate
@@ -108,7 +109,8 @@ const (
 	ProblemConflict    Problem = "conflict"    // 4.09: other parameters, another CLM, not the active certificate, an earlier bundle
 	ProblemUnverified  Problem = "unverified"  // 4.22: the certificate or bundle does not verify
 	ProblemRolledBack  Problem = "rolled-back" // 5.00: the reload hook failed, the previous pair is active
-	ProblemInternal    Problem = "internal"    // 5.00: the device cannot (disk full, ...)
+	ProblemInternal    Problem = "internal"    // 5.00: the device cannot
+	ProblemFull        Problem = "full"        // 5.00: the device has no room to store what it must
 	ProblemUnavailable Problem = "unavailable" // 5.03: not now
 	// ProblemReplaced is 5.03: the device has a later identity than the one it
 	// proved on this channel. On a new one it proves that.
@@ -163,6 +165,8 @@ func deviceFault(err error) *Fault {
 		f.Class = ClassDeviceVerify
 	case ProblemRolledBack:
 		f.Class, f.Transient = ClassHook, true
+	case ProblemFull:
+		f.Class, f.Transient = ClassFull, true
 	case ProblemConflict, ProblemUnavailable, ProblemReplaced, ProblemInternal:
 		f.Class, f.Transient = ClassBusy, true
 	}

@@ -66,9 +66,16 @@ func CheckPossession(pub crypto.PublicKey, message, signature []byte) error {
 	return nil
 }
 
+// Verifier checks what devices sign with their identity keys: *ibc.Params,
+// which are of one epoch.
+type Verifier interface {
+	ID() [ibc.ParamsIDSize]byte
+	Verify(id ibc.Identity, message, signature []byte) error
+}
+
 // CheckReceipt verifies both signatures of a device over a certificate, with
 // the parameters of the PKG alone. Errors wrap ErrProof.
-func CheckReceipt(params *ibc.Params, enrolment ID, certificate *x509.Certificate, r Receipt) error {
+func CheckReceipt(params Verifier, enrolment ID, certificate *x509.Certificate, r Receipt) error {
 	if got := sha256.Sum256(certificate.Raw); got != r.Certificate {
 		return fmt.Errorf("%w: it is about certificate %x, not %x", ErrProof, r.Certificate[:8], got[:8])
 	}

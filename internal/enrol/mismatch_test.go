@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/enrol/enroltest"
 )
 
 // TestCAMismatches: authenticated answers that do not fit end the enrolment,
@@ -19,7 +20,7 @@ func TestCAMismatches(t *testing.T) {
 		text  string
 	}{
 		"another key's certificate": {func(w *world) func(*x509.Certificate, *enrol.Answer) {
-			return func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = [][]byte{w.ca.anchor.Raw} }
+			return func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = [][]byte{w.ca.Root.Raw} }
 		}, enrol.ClassCAMismatch, "another key"},
 		"the previous one again": {func(*world) func(*x509.Certificate, *enrol.Answer) {
 			return func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = previous }
@@ -35,7 +36,7 @@ func TestCAMismatches(t *testing.T) {
 			return func(c *x509.Certificate, a *enrol.Answer) {
 				c.SerialNumber.SetInt64(999)
 				spki := must[any](w.t)(x509.ParsePKIXPublicKey(mustSPKI(w)))
-				a.Certificates = [][]byte{foreign.anchor.Raw, must[[]byte](w.t)(x509.CreateCertificate(rand.Reader, c, foreign.anchor, spki, foreign.key))}
+				a.Certificates = [][]byte{foreign.Root.Raw, must[[]byte](w.t)(x509.CreateCertificate(rand.Reader, c, foreign.Root, spki, foreign.Key))}
 			}
 		}, enrol.ClassCAMismatch, "foreign issuer"},
 		"other names": {func(*world) func(*x509.Certificate, *enrol.Answer) {
@@ -58,12 +59,12 @@ func TestCAMismatches(t *testing.T) {
 			w := newWorld(t)
 			w.renewed(false)
 			before := w.row()
-			previous = [][]byte{w.device.active.certificate, w.ca.anchor.Raw}
+			previous = [][]byte{w.device.Active.Certificate, w.ca.Root.Raw}
 			w.now = w.now.Add(24 * time.Hour)
-			w.ca.alter = tt.alter(w)
+			w.ca.Alter = tt.alter(w)
 			w.expect(false, enrol.OutcomeFailed, tt.class, tt.text)
 			after := w.row()
-			if after.Certificate.SHA256 != before.Certificate.SHA256 || w.device.calls["verify"] != 1 || after.Attempts != 1 {
+			if after.Certificate.SHA256 != before.Certificate.SHA256 || w.device.Calls["verify"] != 1 || after.Attempts != 1 {
 				t.Errorf("row %+v", after)
 			}
 		})
@@ -71,27 +72,25 @@ func TestCAMismatches(t *testing.T) {
 }
 
 func mustSPKI(w *world) []byte {
-	return must[[]byte](w.t)(x509.MarshalPKIXPublicKey(&w.device.pending.key.PublicKey))
+	return must[[]byte](w.t)(x509.MarshalPKIXPublicKey(&w.device.Pending.Key.PublicKey))
 }
 
 // TestBreaker: two devices with an unfitting answer are the CA's fault.
 func TestBreaker(t *testing.T) {
 	w := newWorld(t)
-	w.store.(interface {
-		AddMismatch(ca, device string, at time.Time)
-	}).AddMismatch("lab", "plc-0002", w.now)
-	w.ca.alter = func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = [][]byte{w.ca.anchor.Raw} }
+	w.store.(*enroltest.Store).AddMismatch("lab", "plc-0002", w.now)
+	w.ca.Alter = func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = [][]byte{w.ca.Root.Raw} }
 	w.expect(false, enrol.OutcomeFailed, enrol.ClassCAMismatch, "")
 	if d := w.row(); d.Attempts != 0 {
 		t.Errorf("counted: %+v", d)
 	}
-	asked := w.ca.serial
+	asked := w.ca.Serial
 	w.expect(true, enrol.OutcomePending, enrol.ClassCAUnavail, "not asked")
-	if w.ca.serial != asked {
+	if w.ca.Serial != asked {
 		t.Error("the CA was asked with its breaker open")
 	}
 	w.now = w.now.Add(time.Hour)
-	w.ca.alter = nil
+	w.ca.Alter = nil
 	w.renewed(true)
 }
 
@@ -99,9 +98,7 @@ func TestBreaker(t *testing.T) {
 // not keep the CA's breaker open once the clock is right.
 func TestBreakerAfterWrongClock(t *testing.T) {
 	w := newWorld(t)
-	record := w.store.(interface {
-		AddMismatch(ca, device string, at time.Time)
-	})
+	record := w.store.(*enroltest.Store)
 	record.AddMismatch("lab", "plc-2", w.now.AddDate(73, 0, 0))
 	record.AddMismatch("lab", "plc-3", w.now.AddDate(73, 0, 0))
 	w.renewed(false)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/enrol/enroltest"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 )
 
@@ -31,13 +32,13 @@ func notServed(what string) error { return fmt.Errorf("%w: %s", enrol.ErrNotServ
 
 // withProber gives the world's device a TLS endpoint.
 func withProber(w *world) *prober {
-	w.device.endpoint = ":8883"
+	w.device.Endpoint = ":8883"
 	return w.prober
 }
 
 func (w *world) events(kind enrol.EventKind) []enrol.Event {
 	var out []enrol.Event
-	for _, e := range w.store.(*memStore).events {
+	for _, e := range w.store.(*enroltest.Store).Events() {
 		if e.Kind == kind {
 			out = append(out, e)
 		}
@@ -52,7 +53,7 @@ func TestProbe(t *testing.T) {
 	w.renewed(false)
 	q := p.asked[0]
 	if len(p.asked) != 1 || q.Endpoint != ":8883" || q.Vouched || q.Device.Name != device || len(q.Names) != 1 || q.Names[0] != device ||
-		q.Certificate != sha256.Sum256(w.device.active.certificate) {
+		q.Certificate != sha256.Sum256(w.device.Active.Certificate) {
 		t.Errorf("asked %+v", p.asked)
 	}
 	if served := w.events(enrol.EventServed); len(served) != 1 || !strings.Contains(served[0].Message, ":8883") {
@@ -66,13 +67,13 @@ func TestProbe(t *testing.T) {
 	}
 	w.runner.Profiles = []fleet.Profile{{Endpoint: fleet.NoEndpoint}}
 	w.renewed(true)
-	w.runner.Profiles, w.device.endpoint = nil, ""
+	w.runner.Profiles, w.device.Endpoint = nil, ""
 	w.renewed(true)
 	if len(p.asked) != 2 {
 		t.Errorf("asked %+v", p.asked[2:])
 	}
 	// What must not be looked at holds up nobody, but is seen.
-	w.device.endpoint, p.err = "192.0.2.99:22", fmt.Errorf("%w: not its own", enrol.ErrNotProbed)
+	w.device.Endpoint, p.err = "192.0.2.99:22", fmt.Errorf("%w: not its own", enrol.ErrNotProbed)
 	w.renewed(true)
 	if warnings := w.events(enrol.EventWarning); len(warnings) != 1 || !strings.Contains(warnings[0].Message, "not its own") {
 		t.Errorf("warnings %+v", warnings)
@@ -93,7 +94,7 @@ func TestNotServed(t *testing.T) {
 	if f.By != enrol.PartyDevice || e == nil || e.State != enrol.Verified || e.Rollbacks != 1 || e.Tries != 1 {
 		t.Fatalf("enrolment %+v", e)
 	}
-	if got := sha256.Sum256(w.device.active.certificate); got != first || w.row().Certificate.SHA256 != first || w.device.calls["confirm"] != 1 {
+	if got := sha256.Sum256(w.device.Active.Certificate); got != first || w.row().Certificate.SHA256 != first || w.device.Calls["confirm"] != 1 {
 		t.Errorf("active %x, on record %x", got[:4], w.row().Certificate.SHA256[:4])
 	}
 	if events := w.events(enrol.EventRolledBack); len(events) != 1 || !strings.Contains(events[0].Message, "beef") {
@@ -101,8 +102,8 @@ func TestNotServed(t *testing.T) {
 	}
 	p.err = nil
 	w.renewed(true)
-	if len(w.ca.issued) != 2 {
-		t.Errorf("%d transactions for two enrolments", len(w.ca.issued))
+	if len(w.ca.Issued) != 2 {
+		t.Errorf("%d transactions for two enrolments", len(w.ca.Issued))
 	}
 	p.err = notServed("nobody there")
 	for range enrol.DefaultPolicy().HookTries {
@@ -123,7 +124,7 @@ func TestNotServedWithoutPrevious(t *testing.T) {
 	for range 10 {
 		w.expect(true, enrol.OutcomeFailed, enrol.ClassNotServed, "there is no previous pair")
 	}
-	if e, d := w.open(), w.row(); e == nil || e.State != enrol.Activated || d.Attempts != 0 || len(w.ca.issued) != 1 || w.device.confirmed {
+	if e, d := w.open(), w.row(); e == nil || e.State != enrol.Activated || d.Attempts != 0 || len(w.ca.Issued) != 1 || w.device.Confirmed {
 		t.Fatalf("enrolment %+v, row %+v", e, d)
 	}
 	w.now = w.now.Add(25 * time.Hour) // expired: that is on record, and renewed
@@ -140,12 +141,12 @@ func TestCannotTakeBack(t *testing.T) {
 	w := newWorld(t)
 	p := withProber(w)
 	w.renewed(false)
-	p.err, w.device.refuse["rollback"] = notServed("nobody there"), errors.Join(enrol.ErrUnreachable, errors.New("no route"))
+	p.err, w.device.Refuse["rollback"] = notServed("nobody there"), errors.Join(enrol.ErrUnreachable, errors.New("no route"))
 	w.expect(true, enrol.OutcomeFailed, enrol.ClassNotServed, "no route")
 	if e := w.open(); e.State != enrol.Activated {
 		t.Fatalf("enrolment %+v", e)
 	}
-	w.device.rollBack()
+	w.device.RollBack()
 	w.expect(true, enrol.OutcomeFailed, enrol.ClassUnconfirmed, "not confirmed within")
 	p.err = nil
 	w.renewed(true)
@@ -159,10 +160,10 @@ func TestUnconfirmedBlamesNobody(t *testing.T) {
 	unreachable := errors.Join(enrol.ErrUnreachable, errors.New("gone"))
 	last := time.Duration(0)
 	for range 12 {
-		w.device.refuse["read back"] = unreachable
+		w.device.Refuse["read back"] = unreachable
 		w.expect(true, enrol.OutcomeFailed, enrol.ClassUnreachable, "gone")
-		delete(w.device.refuse, "read back")
-		w.device.rollBack()
+		delete(w.device.Refuse, "read back")
+		w.device.RollBack()
 		w.expect(true, enrol.OutcomeFailed, enrol.ClassUnconfirmed, "not confirmed within")
 		d := w.row()
 		wait := d.NextAttempt.Sub(w.now)
@@ -186,9 +187,9 @@ func TestDeviceWentBack(t *testing.T) {
 	w.now = w.now.Add(12 * time.Hour)
 	w.renewed(true)
 	second := *w.row().Certificate
-	w.device.rollBack()
-	w.device.lastError = "rolled back by hand"
-	w.ca.err = enrol.ErrCAUnavailable
+	w.device.RollBack()
+	w.device.LastError = "rolled back by hand"
+	w.ca.Err = enrol.ErrCAUnavailable
 	w.expect(true, enrol.OutcomePending, enrol.ClassCAUnavail, "")
 	d := w.row()
 	if d.Certificate == nil || d.Certificate.SHA256 != first.SHA256 || !d.EnrolledAt.Equal(w.now) || !d.Due(w.now.Add(time.Minute)) {
@@ -204,7 +205,7 @@ func TestDeviceWentBack(t *testing.T) {
 	if again := w.events(enrol.EventRolledBack); len(again) != 1 {
 		t.Errorf("said again: %+v", again)
 	}
-	w.ca.err = nil
+	w.ca.Err = nil
 	w.renewed(true)
 }
 
@@ -215,18 +216,21 @@ func TestDeviceHasWhatNobodyKnows(t *testing.T) {
 		change func(*world)
 		want   string
 	}{
-		"reset":   {func(w *world) { w.device.active, w.device.previous = nil, nil }, "no active certificate any more"},
-		"unknown": {func(w *world) { w.device.active.certificate = w.ca.anchor.Raw }, "not on record here"},
+		"reset":   {func(w *world) { w.device.Active, w.device.Previous = nil, nil }, "no active certificate any more"},
+		"unknown": {func(w *world) { w.device.Active.Certificate = w.ca.Root.Raw }, "not on record here"},
 		"another's": {func(w *world) {
-			w.device.active.certificate = w.ca.anchor.Raw
-			w.store.(*memStore).enrolments[enrol.ID{9}] = enrol.Enrolment{ID: enrol.ID{9}, Device: "plc-9", State: enrol.Completed, Certificate: w.ca.anchor.Raw}
+			w.device.Active.Certificate = w.ca.Root.Raw
+			err := w.store.(*enroltest.Store).PutEnrolment(enrol.Enrolment{ID: enrol.ID{9}, Device: "plc-9", State: enrol.Completed, Certificate: w.ca.Root.Raw})
+			if err != nil {
+				w.t.Fatal(err)
+			}
 		}, "issued for plc-9"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.renewed(false)
 			tt.change(w)
-			w.ca.err = enrol.ErrCAUnavailable
+			w.ca.Err = enrol.ErrCAUnavailable
 			w.expect(true, enrol.OutcomePending, enrol.ClassCAUnavail, "")
 			w.restart()
 			w.expect(true, enrol.OutcomePending, enrol.ClassCAUnavail, "")
@@ -236,7 +240,7 @@ func TestDeviceHasWhatNobodyKnows(t *testing.T) {
 			if warnings := w.events(enrol.EventWarning); len(warnings) != 1 || !strings.Contains(warnings[0].Message, tt.want) {
 				t.Errorf("warnings %+v", warnings)
 			}
-			w.ca.err = nil
+			w.ca.Err = nil
 			w.renewed(true)
 		})
 	}
@@ -271,10 +275,10 @@ func TestRollback(t *testing.T) {
 	if w.row().Certificate.SHA256 == second.SHA256 {
 		t.Error("the certificate that was given up is active again")
 	}
-	w.device.rollBack() // by hand; somebody asks for the same at the CLM
+	w.device.RollBack() // by hand; somebody asks for the same at the CLM
 	result, err = w.runner.Rollback(ctx, device)
-	if err != nil || !result.Already || result.Device.Certificate.SHA256 != first.SHA256 || w.device.calls["rollback"] != 2 {
-		t.Errorf("%+v, %v, %v", result, err, w.device.calls)
+	if err != nil || !result.Already || result.Device.Certificate.SHA256 != first.SHA256 || w.device.Calls["rollback"] != 2 {
+		t.Errorf("%+v, %v, %v", result, err, w.device.Calls)
 	}
 }
 
@@ -283,7 +287,7 @@ func TestRollbackOnTrial(t *testing.T) {
 	w := newWorld(t)
 	w.renewed(false)
 	first := w.row().Certificate.SHA256
-	w.device.refuse["confirm"] = errors.Join(enrol.ErrUnreachable, errors.New("gone"))
+	w.device.Refuse["confirm"] = errors.Join(enrol.ErrUnreachable, errors.New("gone"))
 	w.expect(true, enrol.OutcomeFailed, enrol.ClassUnreachable, "gone")
 	result, err := w.runner.Rollback(context.Background(), device)
 	if err != nil || result.From.SHA256 == first || result.Device.Certificate.SHA256 != first {
@@ -292,10 +296,10 @@ func TestRollbackOnTrial(t *testing.T) {
 	if e := w.open(); e == nil || e.State != enrol.Verified || !e.NextTry.After(w.now) {
 		t.Errorf("enrolment %+v", e)
 	}
-	delete(w.device.refuse, "confirm")
+	delete(w.device.Refuse, "confirm")
 	w.renewed(true)
-	if len(w.ca.issued) != 2 {
-		t.Errorf("%d transactions", len(w.ca.issued))
+	if len(w.ca.Issued) != 2 {
+		t.Errorf("%d transactions", len(w.ca.Issued))
 	}
 }
 
@@ -304,7 +308,7 @@ func TestRollbackUnreachable(t *testing.T) {
 	w := newWorld(t)
 	w.renewed(false)
 	before := w.row()
-	w.device.refuse["dial"] = enrol.ErrUnreachable
+	w.device.Refuse["dial"] = enrol.ErrUnreachable
 	if _, err := w.runner.Rollback(context.Background(), device); !errors.Is(err, enrol.ErrUnreachable) {
 		t.Error(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/enrol/enroltest"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 )
@@ -13,13 +14,13 @@ import (
 // switching is a device to which somebody else brings a later bundle in front
 // of a call, once. A channel then serves the identity that it proved no more.
 type switching struct {
-	*model
+	*enroltest.Device
 	before string
 	later  *ibc.PrivateKey
 }
 
 func (s *switching) Dial(ctx context.Context, d fleet.Device) (enrol.Device, error) {
-	dev, err := s.model.Dial(ctx, d)
+	dev, err := s.Device.Dial(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +34,7 @@ type switched struct {
 
 func (c *switched) enter(call string) error {
 	if call == c.s.before {
-		c.s.key, c.s.before = c.s.later, ""
+		c.s.Key, c.s.before = c.s.later, ""
 	}
 	if c.Identity() != c.s.Identity() {
 		return &enrol.DeviceError{Problem: enrol.ProblemReplaced, Detail: "connect again"}
@@ -80,10 +81,10 @@ func TestIdentityReplacedOnTheWay(t *testing.T) {
 			later := w.row().Identity
 			later.Generation++
 			w.runner.Dialer = &switching{w.device, call, must[*ibc.PrivateKey](t)(w.master.Extract(later))}
-			dials := w.device.dials
+			dials := w.device.Dials
 			w.renewed(true)
-			if got := w.row().Identity; got != later || w.device.dials != dials+2 {
-				t.Errorf("the inventory has %s after %d connections", got, w.device.dials-dials)
+			if got := w.row().Identity; got != later || w.device.Dials != dials+2 {
+				t.Errorf("the inventory has %s after %d connections", got, w.device.Dials-dials)
 			}
 		})
 	}

@@ -26,7 +26,7 @@ type Runner struct {
 	CAName     string
 	Profiles   []fleet.Profile
 	Policy     Policy
-	Params     func(epoch uint32) (*ibc.Params, error) // verifies the devices' statements
+	Params     func(epoch uint32) (Verifier, error) // verifies the devices' statements
 	Now        func() time.Time
 	Random     io.Reader
 	Log        *slog.Logger

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/enrol/enroltest"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 )
@@ -55,9 +56,10 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	w.master = must[*ibc.MasterSecret](t)(ibc.Setup(rand.Reader, 1))
 	id := must[ibc.Identity](t)(ibc.NewIdentity(ibc.RoleDevice, device, 1, 1))
-	w.device = &model{w: w, key: must[*ibc.PrivateKey](t)(w.master.Extract(id)), refuse: map[string]error{}, calls: map[string]int{}}
+	w.device = enroltest.NewDevice(must[*ibc.PrivateKey](t)(w.master.Extract(id)))
+	w.device.Point = w.point
 	w.ca, w.prober = newCA(w, "lab CA"), &prober{w: w}
-	s := newStore(t, fleet.Device{Name: device, Identity: id, Address: "192.0.2.1:5684"})
+	s := enroltest.NewStore(fleet.Device{Name: device, Identity: id, Address: "192.0.2.1:5684"})
 	w.store, w.queue = s, s
 	w.restart()
 	return w
@@ -69,7 +71,7 @@ func (w *world) restart() {
 	policy.MaxAttempts = 2
 	w.runner = &enrol.Runner{
 		Store: &cutStore{Store: w.store, w: w}, Deliveries: cutQueue{w.queue, w}, Dialer: w.device, CA: w.ca, CAName: "lab", Prober: w.prober, Policy: policy,
-		Params: func(uint32) (*ibc.Params, error) { return w.master.Params(), nil },
+		Params: func(uint32) (enrol.Verifier, error) { return w.master.Params(), nil },
 		Now:    func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
@@ -100,13 +102,13 @@ func (w *world) open() *enrol.Enrolment {
 func (w *world) checkWhole() {
 	w.t.Helper()
 	d := w.row()
-	if d.Certificate == nil || w.device.active == nil {
+	if d.Certificate == nil || w.device.Active == nil {
 		w.t.Fatal("no active certificate")
 	}
-	if got := sha256.Sum256(w.device.active.certificate); got != d.Certificate.SHA256 {
+	if got := sha256.Sum256(w.device.Active.Certificate); got != d.Certificate.SHA256 {
 		w.t.Errorf("active on the device: %x, in the inventory: %x", got[:4], d.Certificate.SHA256[:4])
 	}
-	if !w.device.confirmed {
+	if !w.device.Confirmed {
 		w.t.Error("the device still waits for its confirmation")
 	}
 	if d.State(w.now) != fleet.Operational || d.Attempts != 0 || d.LastError != "" || !d.NextAttempt.IsZero() {
@@ -154,8 +156,8 @@ func TestEnrolAndRenew(t *testing.T) {
 	if w.row().Certificate.SHA256 == first.Certificate.SHA256 {
 		t.Error("not renewed")
 	}
-	if w.device.dials != 2 {
-		t.Errorf("%d connections for two enrolments", w.device.dials)
+	if w.device.Dials != 2 {
+		t.Errorf("%d connections for two enrolments", w.device.Dials)
 	}
 }
 
@@ -191,8 +193,8 @@ func TestEveryCut(t *testing.T) {
 			w.points, w.cut = 0, cut
 			w.runUntilKilled()
 			w.cut = 0
-			if rolledBack && w.device.active != nil && !w.device.confirmed {
-				w.device.rollBack()
+			if rolledBack && w.device.Active != nil && !w.device.Confirmed {
+				w.device.RollBack()
 			}
 			w.restart()
 			w.now = w.now.Add(2 * time.Hour)
@@ -203,13 +205,13 @@ func TestEveryCut(t *testing.T) {
 			if w.row().Certificate.SHA256 == before {
 				t.Errorf("cut %d: not renewed", cut)
 			}
-			for id, n := range w.ca.issued {
+			for id, n := range w.ca.Issued {
 				if n > 2 {
 					t.Errorf("cut %d: %d certificates for transaction %s", cut, n, id)
 				}
 			}
-			if len(w.ca.issued) > 2 {
-				t.Errorf("cut %d: %d transactions for two enrolments: a submitted one was forgotten", cut, len(w.ca.issued))
+			if len(w.ca.Issued) > 2 {
+				t.Errorf("cut %d: %d transactions for two enrolments: a submitted one was forgotten", cut, len(w.ca.Issued))
 			}
 		}
 	}
@@ -241,7 +243,7 @@ func TestTransientFailuresKeepTheState(t *testing.T) {
 	} {
 		t.Run(tt.call, func(t *testing.T) {
 			w := newWorld(t)
-			w.device.refuse[tt.call] = unreachable
+			w.device.Refuse[tt.call] = unreachable
 			w.expect(false, enrol.OutcomeFailed, enrol.ClassUnreachable, "no route")
 			e, d := w.open(), w.row()
 			if e == nil || e.State != tt.state || e.Tries != 1 || d.Attempts != 0 || d.LastError == "" {
@@ -254,12 +256,12 @@ func TestTransientFailuresKeepTheState(t *testing.T) {
 			if again := w.open(); !again.NextTry.After(e.NextTry) {
 				t.Errorf("no back-off: %s, then %s", e.NextTry, again.NextTry)
 			}
-			delete(w.device.refuse, tt.call)
+			delete(w.device.Refuse, tt.call)
 			w.restart()
 			w.now = w.now.Add(time.Hour)
 			w.renewed(false)
-			if len(w.ca.issued) != 1 {
-				t.Errorf("%d transactions", len(w.ca.issued))
+			if len(w.ca.Issued) != 1 {
+				t.Errorf("%d transactions", len(w.ca.Issued))
 			}
 		})
 	}
@@ -267,19 +269,19 @@ func TestTransientFailuresKeepTheState(t *testing.T) {
 
 func TestCAUnavailableIsPending(t *testing.T) {
 	w := newWorld(t)
-	w.ca.err = &enrol.TryLater{After: 3 * time.Minute, Err: errors.New("HTTP 503")}
+	w.ca.Err = &enrol.TryLater{After: 3 * time.Minute, Err: errors.New("HTTP 503")}
 	w.expect(false, enrol.OutcomePending, enrol.ClassCAUnavail, "503")
 	if got := w.row().NextAttempt.Sub(w.now); got != 3*time.Minute {
 		t.Errorf("next try in %s", got)
 	}
-	w.ca.err, w.ca.pending = nil, 1
+	w.ca.Err, w.ca.PendingAnswers = nil, 1
 	w.expect(true, enrol.OutcomePending, enrol.ClassCAPending, "not decided")
 	w.renewed(true)
 }
 
 func TestUnauthenticatedCAAnswerIsTransient(t *testing.T) {
 	w := newWorld(t)
-	w.ca.err = enrol.ErrCAUnauthenticated
+	w.ca.Err = enrol.ErrCAUnauthenticated
 	w.expect(false, enrol.OutcomePending, enrol.ClassCAUnavail, "not authenticated")
 	if w.row().Attempts != 0 {
 		t.Error("counted")
@@ -288,7 +290,7 @@ func TestUnauthenticatedCAAnswerIsTransient(t *testing.T) {
 
 func TestRejectionsQuarantine(t *testing.T) {
 	w := newWorld(t)
-	w.ca.err = &enrol.CARejection{FailInfo: "badRequest", Text: "wrong challenge"}
+	w.ca.Err = &enrol.CARejection{FailInfo: "badRequest", Text: "wrong challenge"}
 	f := w.expect(false, enrol.OutcomeFailed, enrol.ClassCARejected, "badRequest (wrong challenge)")
 	if f.By != enrol.PartyCA || w.open() != nil {
 		t.Errorf("%+v", f)
@@ -307,12 +309,12 @@ func TestRejectionsQuarantine(t *testing.T) {
 
 func TestUnknownEnrolmentIsNotCounted(t *testing.T) {
 	w := newWorld(t)
-	w.device.refuse["verify"] = &enrol.DeviceError{Problem: enrol.ProblemUnknown, Detail: "no such enrolment"}
+	w.device.Refuse["verify"] = &enrol.DeviceError{Problem: enrol.ProblemUnknown, Detail: "no such enrolment"}
 	w.expect(false, enrol.OutcomeFailed, enrol.ClassSuperseded, "no such enrolment")
 	if d := w.row(); d.Attempts != 0 || w.open() != nil {
 		t.Errorf("row: %+v", d)
 	}
-	delete(w.device.refuse, "verify")
+	delete(w.device.Refuse, "verify")
 	w.renewed(true)
 }
 
@@ -321,13 +323,13 @@ func TestUnknownEnrolmentIsNotCounted(t *testing.T) {
 // certificate of the lost key must not be asked for.
 func TestDeviceLostItsKey(t *testing.T) {
 	w := newWorld(t)
-	w.ca.err = enrol.ErrCAUnavailable
+	w.ca.Err = enrol.ErrCAUnavailable
 	w.expect(false, enrol.OutcomePending, enrol.ClassCAUnavail, "")
-	w.device.pending, w.ca.err = nil, nil
+	w.device.Pending, w.ca.Err = nil, nil
 	w.restart()
 	w.expect(true, enrol.OutcomeFailed, enrol.ClassSuperseded, "no longer has the key")
-	if len(w.ca.issued) != 0 || w.row().Attempts != 0 {
-		t.Errorf("issued %v", w.ca.issued)
+	if len(w.ca.Issued) != 0 || w.row().Attempts != 0 {
+		t.Errorf("issued %v", w.ca.Issued)
 	}
 	w.renewed(true)
 }
@@ -336,16 +338,16 @@ func TestHookFailureRollsBackAndIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	w.renewed(false)
 	w.now = w.now.Add(24 * time.Hour)
-	w.device.hookFails = 1
+	w.device.HookFails = 1
 	w.expect(false, enrol.OutcomeFailed, enrol.ClassHook, "the hook exited with 1")
 	if e := w.open(); e == nil || e.State != enrol.Verified {
 		t.Fatalf("enrolment %+v", e)
 	}
 	w.renewed(true)
-	if len(w.ca.issued) != 2 {
-		t.Errorf("%d transactions for two enrolments", len(w.ca.issued))
+	if len(w.ca.Issued) != 2 {
+		t.Errorf("%d transactions for two enrolments", len(w.ca.Issued))
 	}
-	w.device.hookFails = 99
+	w.device.HookFails = 99
 	for range enrol.DefaultPolicy().HookTries {
 		w.expect(true, enrol.OutcomeFailed, enrol.ClassHook, "")
 	}
@@ -358,9 +360,9 @@ func TestHookFailureRollsBackAndIsTriedAgain(t *testing.T) {
 // verified anything; the certificate is never activated.
 func TestForgedProofRefused(t *testing.T) {
 	w := newWorld(t)
-	w.device.tamperProof = true
+	w.device.TamperProof = true
 	f := w.expect(false, enrol.OutcomeFailed, enrol.ClassDeviceVerify, "proof does not hold")
-	if f.By != enrol.PartyCLM || w.device.calls["activate"] != 0 || w.row().Certificate != nil {
+	if f.By != enrol.PartyCLM || w.device.Calls["activate"] != 0 || w.row().Certificate != nil {
 		t.Errorf("%+v", f)
 	}
 }
@@ -383,7 +385,7 @@ func TestInterruptedRunBlamesNobody(t *testing.T) {
 func TestInterruptedRunKeepsTheCertificate(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	w.ca.alter = func(*x509.Certificate, *enrol.Answer) { cancel() }
+	w.ca.Alter = func(*x509.Certificate, *enrol.Answer) { cancel() }
 	if result := w.runner.Run(ctx, device, false); result.Outcome != enrol.OutcomePending {
 		t.Fatalf("%+v", result)
 	}
@@ -392,14 +394,14 @@ func TestInterruptedRunKeepsTheCertificate(t *testing.T) {
 	}
 	w.restart()
 	w.renewed(false)
-	if n := len(w.ca.issued); n != 1 || w.ca.serial != 101 {
-		t.Errorf("%d transactions, serial %d", n, w.ca.serial)
+	if n := len(w.ca.Issued); n != 1 || w.ca.Serial != 101 {
+		t.Errorf("%d transactions, serial %d", n, w.ca.Serial)
 	}
 }
 
 func TestPausedIsSkipped(t *testing.T) {
 	w := newWorld(t)
-	w.store = newStore(t, fleet.Device{Name: device, Identity: w.device.Identity(), Paused: true})
+	w.store = enroltest.NewStore(fleet.Device{Name: device, Identity: w.device.Identity(), Paused: true})
 	w.restart()
 	if result := w.run(true); result.Outcome != enrol.OutcomeSkipped {
 		t.Errorf("%+v", result)

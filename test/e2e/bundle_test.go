@@ -187,7 +187,7 @@ func TestBundleOfLaterEpoch(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	p.runner.Params = func(epoch uint32) (*ibc.Params, error) { return both[epoch-1], nil }
+	p.runner.Params = func(epoch uint32) (enrol.Verifier, error) { return both[epoch-1], nil }
 	old, renewed := p.clm(p.master, 1, both...), p.clm(later, 1, both...)
 	// Whoever knows no parameters of the new epoch cannot tell it from a stranger.
 	p.refused(n, enrol.ClassIdentity, "epoch unknown")

@@ -115,7 +115,7 @@ func (p *plant) newRunner(s enrol.Store, d enrol.Dialer, ca enrol.CA) *enrol.Run
 	queue, _ := s.(enrol.DeliveryStore)
 	return &enrol.Runner{
 		Store: s, Deliveries: queue, Dialer: d, CA: ca, CAName: "lab", Policy: policy,
-		Params: func(uint32) (*ibc.Params, error) { return p.master.Params(), nil },
+		Params: func(uint32) (enrol.Verifier, error) { return p.master.Params(), nil },
 		Now:    p.clmClock.now, Random: rand.Reader, Log: quiet(),
 	}
 }

@@ -251,7 +251,7 @@ func (e *epoch) boot() {
 func (e *epoch) restart() {
 	e.runner = &enrol.Runner{
 		Store: e.store, Dialer: e, CA: e, CAName: "lab", Policy: enrol.DefaultPolicy(),
-		Params: func(uint32) (*ibc.Params, error) { return e.master.Params(), nil },
+		Params: func(uint32) (enrol.Verifier, error) { return e.master.Params(), nil },
 		Now:    e.clm.now, Random: rand.Reader, Log: quiet(),
 	}
 }

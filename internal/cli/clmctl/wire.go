@@ -175,8 +175,8 @@ func (a *app) dialer(s *site, identity *bundle.Bundle) (*coaplink.Dialer, error)
 }
 
 // findParams looks parameters up by their epoch.
-func findParams(known []*ibc.Params) func(epoch uint32) (*ibc.Params, error) {
-	return func(epoch uint32) (*ibc.Params, error) {
+func findParams(known []*ibc.Params) func(epoch uint32) (enrol.Verifier, error) {
+	return func(epoch uint32) (enrol.Verifier, error) {
 		for _, p := range known {
 			if p.Epoch() == epoch {
 				return p, nil
