@@ -2,13 +2,11 @@ package clikit
 
 import (
 	"bytes"
-	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -71,10 +69,14 @@ func Render(w io.Writer, f Format, value any, table Table) error {
 		return renderJSON(w, value)
 	case FormatYAML:
 		return renderYAML(w, value)
-	case FormatCSV:
-		return table.csv(w)
 	}
-	return table.text(w, f == FormatWide)
+	return RenderSeq(w, f, table.Columns, func(yield func(Element, error) bool) {
+		for _, row := range table.Rows {
+			if !yield(Element{Row: row}, nil) {
+				return
+			}
+		}
+	})
 }
 
 func renderJSON(w io.Writer, value any) error {
@@ -111,40 +113,4 @@ func blockStyle(n *yaml.Node) {
 	for _, c := range n.Content {
 		blockStyle(c)
 	}
-}
-
-func (t Table) csv(w io.Writer) error {
-	c := csv.NewWriter(w)
-	header := make([]string, len(t.Columns))
-	for i, column := range t.Columns {
-		header[i] = column.Name
-	}
-	if err := c.Write(header); err != nil {
-		return err
-	}
-	return c.WriteAll(t.Rows)
-}
-
-func (t Table) text(w io.Writer, wide bool) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	write := func(cell func(i int) string) {
-		var cells []string
-		for i, column := range t.Columns {
-			if wide || !column.Wide {
-				cells = append(cells, cell(i))
-			}
-		}
-		// Without the last tab-terminated cell, lines have no trailing blanks.
-		_, _ = fmt.Fprintln(tw, strings.Join(cells, "\t"))
-	}
-	write(func(i int) string { return strings.ToUpper(strings.ReplaceAll(t.Columns[i].Name, "_", " ")) })
-	for _, row := range t.Rows {
-		write(func(i int) string {
-			if row[i] == "" {
-				return "-"
-			}
-			return OneLine(row[i])
-		})
-	}
-	return tw.Flush()
 }

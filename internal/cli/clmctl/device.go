@@ -2,7 +2,6 @@ package clmctl
 
 import (
 	"encoding/hex"
-	"errors"
 	"strconv"
 	"time"
 
@@ -20,7 +19,7 @@ func (a *app) deviceCommand() *cobra.Command {
 		Short:   "Look at the inventory, and act on single devices",
 	}
 	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceLabelCommand(),
-		a.devicePauseCommand(), a.deviceResumeCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand(), a.deviceRollbackCommand())
+		a.devicePauseCommand(), a.deviceResumeCommand(), a.deviceReleaseCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand(), a.deviceRollbackCommand())
 	return cmd
 }
 
@@ -57,9 +56,17 @@ type certificateFacts struct {
 }
 
 func viewDevice(d fleet.Device, now time.Time) deviceView {
+	v := viewPlainly(d, now)
 	q := d.Identity.PublicKey()
+	v.PublicKey = hex.EncodeToString(q[:])
+	return v
+}
+
+// viewPlainly is viewDevice without the public key, which takes longer to make
+// than all the rest, and no table shows.
+func viewPlainly(d fleet.Device, now time.Time) deviceView {
 	v := deviceView{
-		Name: d.Name, Identity: d.Identity.String(), PublicKey: hex.EncodeToString(q[:]), Address: optional(d.Address), Asset: optional(d.Asset),
+		Name: d.Name, Identity: d.Identity.String(), Address: optional(d.Address), Asset: optional(d.Asset),
 		State: d.State(now), Paused: d.Paused, Quarantined: d.Quarantined, Labels: d.Labels,
 		EnrolledAt: optionalTime(d.EnrolledAt), RenewAt: optionalTime(d.RenewAt),
 		Attempts: d.Attempts, NextAttempt: optionalTime(d.NextAttempt), LastError: optional(d.LastError),
@@ -105,48 +112,6 @@ func deref(s *string) string {
 	return *s
 }
 
-func (a *app) deviceListCommand() *cobra.Command {
-	var o selection
-	cmd := &cobra.Command{
-		Use:     "list [NAME...]",
-		Short:   "List the devices with their certificates",
-		Example: "  clmctl device list\n  clmctl device list --selector line=3 -o json",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o.names = args
-			return a.runDeviceList(cmd, o)
-		},
-	}
-	o.register(cmd, false)
-	return cmd
-}
-
-func (a *app) runDeviceList(cmd *cobra.Command, o selection) (err error) {
-	f, err := o.filter()
-	if err != nil {
-		return err
-	}
-	s, err := a.openExisting(cmd)
-	if err != nil {
-		return err
-	}
-	devices, err := s.dir.inventory(cmd.Context(), true)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, devices.Close()) }()
-	views := []deviceView{}
-	t := clikit.Table{Columns: deviceColumns()}
-	for d, err := range devices.ListDevices(cmd.Context(), f) {
-		if err != nil {
-			return explainUnknown(err)
-		}
-		v := viewDevice(d, a.Now())
-		views = append(views, v)
-		t.Rows = append(t.Rows, v.row())
-	}
-	return clikit.Render(a.Out, a.Output, views, t)
-}
-
 func deviceColumns() []clikit.Column {
 	return []clikit.Column{
 		{Name: "name"}, {Name: "state"}, {Name: "not_after"}, {Name: "renew_at"}, {Name: "address"}, {Name: "labels"},
@@ -187,9 +152,10 @@ func (v deviceView) note() string {
 
 func (a *app) deviceShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show NAME",
-		Short: "Show one device",
-		Args:  cobra.ExactArgs(1),
+		Use:     "show NAME",
+		Short:   "Show one device, by its name or asset",
+		Example: "  clmctl device show plc-0001.bilbao",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withHistory(cmd, args[0], 1, a.renderDevice)
 		},
