@@ -115,6 +115,9 @@ type commissionResult struct {
 	Queued    int          `json:"queued"`    // bundles, by this run
 	Delivered int          `json:"delivered"` // devices that have all that was queued for them
 	Behind    []behindView `json:"behind"`    // devices of the manifest that have yet to prove their later identity
+
+	// Probed is who answers at the devices' addresses, if that was asked for.
+	Probed []probeView `json:"probed,omitempty"`
 }
 
 // behindView is a device that has yet to get a bundle.
@@ -169,7 +172,10 @@ func (r commissionResult) render(a *app) error {
 	if len(names) > 0 && a.Output != clikit.FormatCSV {
 		behind += " (" + few(names) + ")"
 	}
-	return clikit.RenderRecord(a.Out, a.Output, r,
+	if r.Probed != nil && a.Output == clikit.FormatCSV {
+		return a.renderProbed(r.Probed)
+	}
+	err := clikit.RenderRecord(a.Out, a.Output, r,
 		clikit.Field{Name: "added", Value: strconv.Itoa(r.Added)},
 		clikit.Field{Name: "updated", Value: strconv.Itoa(r.Updated)},
 		clikit.Field{Name: "unchanged", Value: strconv.Itoa(r.Unchanged)},
@@ -177,6 +183,26 @@ func (r commissionResult) render(a *app) error {
 		clikit.Field{Name: "queued", Value: strconv.Itoa(r.Queued)},
 		clikit.Field{Name: "delivered", Value: strconv.Itoa(r.Delivered)},
 		clikit.Field{Name: "behind", Value: behind})
+	if err != nil || r.Probed == nil || a.Output.Structured() {
+		return err
+	}
+	if _, err := fmt.Fprintln(a.Out); err != nil {
+		return err
+	}
+	return a.renderProbed(r.Probed)
+}
+
+// err is how commission ends; told is what came of handing over (nil: nothing
+// was to be).
+func (r commissionResult) err(told *report) error {
+	switch {
+	case told != nil && len(r.Behind) > 0 && told.interrupted:
+		return told.err()
+	case told != nil && len(r.Behind) > 0:
+		return clikit.WithHint(clikit.WithCode(fmt.Errorf("%s still behind", devicesAre(len(r.Behind))), clikit.ExitSomeFailed),
+			"nothing is lost: what waits is handed over by the next clmctl device deliver, renew or enrol")
+	}
+	return probeErr(r.Probed)
 }
 
 // devicesAre is devices with its verb.

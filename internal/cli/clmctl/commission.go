@@ -19,6 +19,8 @@ import (
 
 type commissionOptions struct {
 	manifest, addresses, deliver, earliest string
+
+	probe, dry bool
 }
 
 // When bundles of later identities are handed over.
@@ -53,9 +55,14 @@ is what to do if a device was stolen, or its key may have leaked.
 were being handed over: devices that are new here may still have an identity as
 early as that, and get the manifest's.
 
+--probe then contacts each device of the manifest, by a handshake that changes
+nothing there, and says who answers as whom (exit code 3 unless all of them do).
+With --dry-run as well the manifest is checked and the devices are contacted, and
+nothing is recorded.
+
 --addresses adds or overrides addresses from a CSV file with the header
 name,address; an empty address returns to that of the manifest.`,
-		Example: "  clmctl commission usb/manifest.json --addresses addresses.csv\n  clmctl commission usb/manifest.json --deliver=later",
+		Example: "  clmctl commission usb/manifest.json --addresses addresses.csv\n  clmctl commission usb/manifest.json --deliver=later\n  clmctl commission usb/manifest.json --probe --dry-run",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{deliverNow, deliverLater, deliverNever}, o.deliver) {
@@ -73,6 +80,8 @@ name,address; an empty address returns to that of the manifest.`,
 	f.StringVar(&o.addresses, "addresses", "", "CSV file with the header name,address")
 	f.StringVar(&o.deliver, "deliver", deliverNow, "hand bundles of later identities over now, later or never")
 	f.StringVar(&o.earliest, "earliest", "", "the earliest identity that a device may have which is new here, as e1.g1")
+	f.BoolVar(&o.probe, "probe", false, "contact each device of the manifest, and say who answers as whom")
+	f.BoolVar(&o.dry, "dry-run", false, "check the manifest, and record and hand over nothing")
 	_ = cmd.RegisterFlagCompletionFunc("deliver", cobra.FixedCompletions([]string{deliverNow, deliverLater, deliverNever}, cobra.ShellCompDirectiveNoFileComp))
 	registerBatch(cmd)
 	return cmd
@@ -87,6 +96,9 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 	m, delivery, err := a.readDelivery(o, identity.Params)
 	if err != nil {
 		return err
+	}
+	if o.dry {
+		return a.dryCommission(ctx, s, identity, delivery, o.probe)
 	}
 	devices, err := s.dir.inventory(ctx, false)
 	if err != nil {
@@ -128,17 +140,19 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 	if told != nil {
 		r.Delivered = told.Delivered
 	}
+	if o.probe {
+		list, err := ofInventory(ctx, devices, delivery)
+		if err != nil {
+			return err
+		}
+		if r.Probed, err = a.probeCommissioned(ctx, s, identity, list); err != nil {
+			return err
+		}
+	}
 	if err := r.render(a); err != nil {
 		return err
 	}
-	if told == nil || len(behind) == 0 {
-		return nil
-	}
-	if told.interrupted {
-		return told.err()
-	}
-	return clikit.WithHint(clikit.WithCode(fmt.Errorf("%s still behind", devicesAre(len(behind))), clikit.ExitSomeFailed),
-		"nothing is lost: what waits is handed over by the next clmctl device deliver, renew or enrol")
+	return r.err(told)
 }
 
 // readDelivery reads manifest and addresses. The rows of the delivery are those
