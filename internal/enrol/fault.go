@@ -137,6 +137,7 @@ type Fault struct {
 	Class     Class
 	Transient bool          // the state is kept and tried again
 	Uncounted bool          // the failure does not count as one of the device's attempts
+	Unasked   bool          // nobody was asked and the store is as it was: see ErrNotAsked
 	After     time.Duration // when to try again, if the other side said so
 	Err       error
 }

@@ -48,7 +48,7 @@ func (s *session) follow(ctx context.Context, status DeviceStatus) error {
 		s.stranger(status, "which another one of its enrolment has replaced")
 		return nil
 	}
-	return s.adopt(owner, status)
+	return s.adopt(ctx, owner, status)
 }
 
 // onTrial reports whether a certificate is the one of the open enrolment.
@@ -76,7 +76,7 @@ func (s *session) forget(message string) {
 
 // adopt makes the certificate of one of the device's enrolments the one on
 // record.
-func (s *session) adopt(owner *Enrolment, status DeviceStatus) error {
+func (s *session) adopt(ctx context.Context, owner *Enrolment, status DeviceStatus) error {
 	leaf, err := x509.ParseCertificate(owner.Certificate)
 	if err != nil {
 		return fmt.Errorf("parse the certificate in the store: %w", err)
@@ -88,7 +88,7 @@ func (s *session) adopt(owner *Enrolment, status DeviceStatus) error {
 	}
 	s.fact(EventRolledBack, message+reason(status), s.r.Now())
 	s.d.Certificate, s.d.EnrolledAt = &certificate, s.r.Now()
-	s.d.RenewAt = s.r.Policy.Window.RenewAt(s.d.Name, certificate, owner.IssuedAt)
+	s.d.RenewAt = s.renewAt(ctx, certificate, owner.IssuedAt)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/edgeclm/edgeclm/internal/fleet"
 )
 
 // commitGrace bounds the last commit of a run whose context has ended.
@@ -23,7 +25,7 @@ func (s *session) complete(ctx context.Context, began time.Time) error {
 	s.moveTo(Completed, began)
 	s.d.Certificate = &certificate
 	s.d.EnrolledAt = now
-	s.d.RenewAt = s.r.Policy.Window.RenewAt(s.d.Name, certificate, s.e.IssuedAt)
+	s.d.RenewAt = s.renewAt(ctx, certificate, s.e.IssuedAt)
 	s.d.Attempts, s.d.NextAttempt, s.d.LastError = 0, time.Time{}, ""
 	s.events = append(s.events, Event{
 		At: now, Device: s.e.Device, Enrolment: s.e.ID, State: Completed, Kind: EventCompleted,
@@ -35,6 +37,25 @@ func (s *session) complete(ctx context.Context, began time.Time) error {
 		return err
 	}
 	return nil
+}
+
+// Planner counts the renewals of the fleet that are planned from one time to
+// another, the latter excluded.
+type Planner interface {
+	PlannedRenewals(ctx context.Context, from, to time.Time) (int, error)
+}
+
+// renewAt plans the renewal of a certificate.
+func (s *session) renewAt(ctx context.Context, c fleet.Certificate, received time.Time) time.Time {
+	var planned fleet.Planned
+	if s.r.Planned != nil {
+		planned = func(from, to time.Time) (int, error) { return s.r.Planned.PlannedRenewals(ctx, from, to) }
+	}
+	at, err := s.r.Policy.Window.Place(s.d.Name, c, received, s.r.Limits, planned)
+	if err != nil { // then others may be planned at the same time, and wait for each other
+		s.r.Log.Warn("the renewal is planned without regard to others", "device", s.d.Name, "error", err)
+	}
+	return at
 }
 
 // abandonStale ends an open enrolment that can lead to nothing any more: at a
@@ -83,9 +104,11 @@ func (s *session) stop(ctx context.Context, err error) Result {
 		return result
 	}
 	f := classify(err)
-	if f.Class == ClassCAMismatch {
-		s.blameCA(ctx, f)
+	if f.Unasked && len(s.events) == 0 {
+		result.Outcome, result.Err = OutcomePending, f
+		return result
 	}
+	s.blameCA(ctx, f)
 	if s.e.State == Verified && s.e.Rollbacks >= s.r.Policy.HookTries {
 		f.Transient = false
 	}
@@ -119,12 +142,6 @@ func classify(err error) *Fault {
 		return deviceFault(err)
 	}
 	return &Fault{By: PartyCLM, Class: ClassInternal, Transient: true, Err: err}
-}
-
-// blameCA spares a device whose misfit another one had too.
-func (s *session) blameCA(ctx context.Context, f *Fault) {
-	n, err := s.mismatches(ctx, s.e.Device)
-	f.Uncounted = err == nil && n > 0
 }
 
 // postpone keeps the state and sets the time of the next try.

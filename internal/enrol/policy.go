@@ -15,9 +15,15 @@ type Policy struct {
 	RetryLongest  time.Duration // up to this
 	Poll          time.Duration // wait after PENDING, unless the CA says
 	HookTries     int           // activations undone by a failing hook, or not served, before the enrolment ends
-	BreakerDevice int           // devices with an unfitting answer that open the CA's breaker
-	BreakerWindow time.Duration // within this time
 	Window        fleet.Window  // when a certificate is renewed
+
+	// What opens a CA's breaker, and for how long. A number of 0 opens it never.
+	BreakerDevice   int           // devices with an unfitting answer
+	BreakerWindow   time.Duration // within this time
+	BreakerStrikes  int           // devices in a row that found the CA unavailable
+	BreakerRejected int           // devices that it rejected, and accepted none in between
+	BreakerFirst    time.Duration // for how long, the first time; doubles with each further one
+	BreakerLongest  time.Duration // up to this
 }
 
 // DefaultPolicy suits certificates of a day and more.
@@ -25,7 +31,9 @@ func DefaultPolicy() Policy {
 	return Policy{
 		MaxAttempts: 3, Floor: 10 * time.Minute, ConfirmWithin: 10 * time.Minute,
 		RetryFirst: time.Minute, RetryLongest: time.Hour, Poll: 5 * time.Minute, HookTries: 3,
-		BreakerDevice: 2, BreakerWindow: 15 * time.Minute, Window: fleet.DefaultWindow(),
+		Window:        fleet.DefaultWindow(),
+		BreakerDevice: 2, BreakerWindow: 15 * time.Minute, BreakerStrikes: 3, BreakerRejected: 3,
+		BreakerFirst: time.Minute, BreakerLongest: 30 * time.Minute,
 	}
 }
 

@@ -24,6 +24,10 @@ type Runner struct {
 	CA         CA
 	Prober     Prober // nil: nobody looks whether certificates are served
 	CAName     string
+	Health     HealthStore  // of the CA; nil: nobody keeps it
+	Gate       Gate         // keeps all processes within what the CA takes; nil: nobody does
+	Limits     fleet.Limits // what the CA takes, for the plan of renewals
+	Planned    Planner      // counts what is planned; nil: nothing is known of it
 	Profiles   []fleet.Profile
 	Policy     Policy
 	Params     func(epoch uint32) (Verifier, error) // verifies the devices' statements
@@ -76,6 +80,7 @@ func (r *Runner) Run(ctx context.Context, device string, force bool) Result {
 		return Result{Device: device, Outcome: OutcomeFailed, Err: &Fault{By: PartyCLM, Class: ClassInternal, Transient: true, Err: err}}
 	}
 	defer s.hangUp()
+	defer s.leaveCA(ctx)
 	for !s.e.State.Final() {
 		if err := s.advance(ctx); err != nil {
 			return s.stop(ctx, err)
@@ -105,6 +110,10 @@ func (r *Runner) begin(ctx context.Context, name string, force bool) (*session, 
 		err = s.abandonStale(ctx)
 	}
 	if errors.Is(err, ErrNotFound) {
+		// Another run may have renewed it since it was found due.
+		if !force && !s.d.Due(r.Now()) {
+			return nil, fmt.Errorf("%w: %s is not due before %s, renewed meanwhile", ErrNotNow, name, d.RenewAt.UTC().Format(time.RFC3339))
+		}
 		s.e, err = r.newEnrolment(d)
 	}
 	if err != nil {
@@ -177,6 +186,9 @@ func (s *session) advance(ctx context.Context) error {
 
 // requestCSR is step 1 of the paper, CSR_generation_request.
 func (s *session) requestCSR(ctx context.Context) error {
+	if err := s.mayAsk(ctx); err != nil {
+		return err
+	}
 	began := s.r.Now()
 	csr, err := s.fetchCSR(ctx)
 	if err != nil {
@@ -263,17 +275,16 @@ func (s *session) checkCSR(ctx context.Context) error {
 
 // submit is step 3 of the paper, the delegated enrolment at the CA.
 func (s *session) submit(ctx context.Context) error {
-	began := s.r.Now()
-	if err := s.breaker(ctx); err != nil {
+	if err := s.mayAsk(ctx); err != nil {
 		return err
 	}
 	csr, err := s.theCSR(ctx)
 	if err != nil {
 		return err
 	}
-	answer, err := s.r.CA.Submit(ctx, Submission{TransactionID: s.e.TransactionID, CSR: csr, Pending: s.e.Pending})
+	answer, err := s.askCA(ctx, Submission{TransactionID: s.e.TransactionID, CSR: csr, Pending: s.e.Pending})
 	if err != nil {
-		return caFault(fmt.Errorf("submit to CA %s: %w", s.e.CA, err))
+		return err
 	}
 	s.e.Pending = answer.Pending
 	if answer.Pending {
@@ -290,22 +301,8 @@ func (s *session) submit(ctx context.Context) error {
 	}
 	s.e.Certificate, s.e.Chain = leaf.Raw, rawCertificates(others)
 	s.e.IssuedAt, s.e.CADate = s.r.Now(), answer.Date
-	s.e.Steps.Enrolment += s.r.Now().Sub(began)
-	s.moveTo(Issued, began)
-	return nil
-}
-
-// breaker refuses to ask a CA that gave several devices answers that do not
-// fit: that is the CA's fault, not theirs.
-func (s *session) breaker(ctx context.Context) error {
-	n, err := s.mismatches(ctx, "")
-	if err != nil {
-		return fmt.Errorf("read the CA's record: %w", err)
-	}
-	if n >= s.r.Policy.BreakerDevice {
-		return &Fault{By: PartyCA, Class: ClassCAUnavail, Transient: true, After: s.r.Policy.BreakerWindow,
-			Err: fmt.Errorf("CA %s gave %d devices certificates that do not fit; it is not asked for %v", s.e.CA, n, s.r.Policy.BreakerWindow)}
-	}
+	s.e.Steps.Enrolment += s.r.Now().Sub(s.asked)
+	s.moveTo(Issued, s.asked)
 	return nil
 }
 
@@ -342,6 +339,9 @@ func (s *session) preVerify(ctx context.Context) error {
 	}
 	s.e.Steps.Enrolment += s.r.Now().Sub(began)
 	s.moveTo(PreVerified, began)
+	if !s.asked.IsZero() {
+		s.praiseCA(ctx)
+	}
 	return nil
 }
 

@@ -23,6 +23,10 @@ type session struct {
 	csr    []byte  // nil after a restart
 	events []Event // not stored yet
 
+	asked   time.Time     // when the CA was asked in this run; zero: it was not
+	took    time.Duration // its answer
+	probing bool          // this run finds out whether the CA answers again
+
 	delivered bool // what was queued for the device has been tried
 }
 

@@ -151,6 +151,7 @@ func newViper(data []byte, flags *pflag.FlagSet, s clikit.Streams) (*viper.Viper
 
 // fromViper reads the settings and checks that they make sense together.
 func fromViper(v *viper.Viper) (Config, error) {
+	preset := enrol.DefaultPolicy()
 	c := Config{
 		LogFormat:   v.GetString(keyLogFormat),
 		NoInput:     v.GetBool(keyNoInput),
@@ -168,7 +169,11 @@ func fromViper(v *viper.Viper) (Config, error) {
 			HookTries:     v.GetInt(keyHookTries),
 			BreakerDevice: v.GetInt(keyBreakerDevices),
 			BreakerWindow: v.GetDuration(keyBreakerWindow),
-			Window:        fleet.Window{From: v.GetFloat64(keyWindowFrom), To: v.GetFloat64(keyWindowTo)},
+
+			BreakerStrikes: preset.BreakerStrikes, BreakerRejected: preset.BreakerRejected,
+			BreakerFirst: preset.BreakerFirst, BreakerLongest: preset.BreakerLongest,
+
+			Window: fleet.Window{From: v.GetFloat64(keyWindowFrom), To: v.GetFloat64(keyWindowTo)},
 		},
 		Device: coaplink.Timeouts{
 			Handshake: v.GetDuration(keyHandshakeTimeout),
