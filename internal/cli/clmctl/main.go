@@ -70,5 +70,6 @@ work is left.`,
 		a.enrolCommand(), a.renewCommand(), a.deviceCommand(), a.caCommand(), a.labCACommand(),
 		a.identityCommand(), a.discoverCommand(), a.doctorCommand(), a.configCommand(), a.demoCommand(), clikit.VersionCommand(&a.Common),
 	)
+	a.completeFromInventory(root)
 	return root
 }

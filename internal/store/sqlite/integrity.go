@@ -5,11 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"path/filepath"
-
-	driver "modernc.org/sqlite"
 )
 
 // maxProblems bounds how many problems Examine lists.
@@ -37,9 +33,6 @@ func Examine(ctx context.Context, path string) (Integrity, error) {
 }
 
 func examine(ctx context.Context, path string) (found Integrity, err error) {
-	if path, err = filepath.Abs(path); err != nil {
-		return found, err
-	}
 	if _, err := os.Stat(path); err != nil {
 		return found, err
 	}
@@ -48,13 +41,10 @@ func examine(ctx context.Context, path string) (found Integrity, err error) {
 		return found, err
 	}
 	found.Known = len(scripts)
-	query := url.Values{"mode": {"ro"}, "_pragma": {fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "query_only(1)", "cell_size_check(1)"}}
-	dsn := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: query.Encode()}
-	connector, err := driver.NewConnector(dsn.String())
+	db, err := openReadOnly(path, fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "cell_size_check(1)")
 	if err != nil {
 		return found, err
 	}
-	db := sql.OpenDB(connector)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	conn, err := db.Conn(ctx)
 	if err != nil {
