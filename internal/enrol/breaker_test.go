@@ -2,6 +2,7 @@ package enrol_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"testing"
@@ -258,6 +259,31 @@ func TestExpiredDeviceRenews(t *testing.T) {
 		after := must[fleet.Device](t)(s.Store.Device(context.Background(), name))
 		if r.Outcome != enrol.OutcomeRenewed || after.State(s.now) != fleet.Operational || after.Certificate.SHA256 == before.Certificate.SHA256 || after.Attempts != 0 {
 			t.Errorf("expired for %v: %s: %v", away, r.Outcome, r.Err)
+		}
+	}
+}
+
+// TestShortLifetimes: certificates of two minutes are renewed before they end,
+// and those of seconds do not have the CA asked in a loop.
+func TestShortLifetimes(t *testing.T) {
+	t.Parallel()
+	for lifetime, most := range map[time.Duration]int{2 * time.Minute: 31, 5 * time.Second: 62} {
+		s := newSite(t, 1)
+		s.CA.Alter = func(c *x509.Certificate, _ *enrol.Answer) { c.NotBefore = s.now }
+		s.CA.Lifetime = lifetime
+		expired := 0
+		for range 20 * 60 {
+			s.pass()
+			s.now = s.now.Add(time.Second)
+			if s.Store.Devices()[0].State(s.now) != fleet.Operational {
+				expired++
+			}
+		}
+		if lifetime > time.Minute && expired > 0 {
+			t.Errorf("%v: expired for %d seconds", lifetime, expired)
+		}
+		if most *= 2; s.CA.Asked > most {
+			t.Errorf("%v: the CA was asked %d times in 20 minutes", lifetime, s.CA.Asked)
 		}
 	}
 }

@@ -27,6 +27,11 @@ func (s *session) complete(ctx context.Context, began time.Time) error {
 	s.d.EnrolledAt = now
 	s.d.RenewAt = s.renewAt(ctx, certificate, s.e.IssuedAt)
 	s.d.Attempts, s.d.NextAttempt, s.d.LastError = 0, time.Time{}, ""
+	// A CA whose certificates last for seconds is not asked in a loop.
+	least := s.r.Policy.floor(s.lifetime())
+	if floor := s.e.SubmittedAt.Add(least); fleet.Waits(floor, now, least) && (s.d.RenewAt.Before(floor) || certificate.NotAfter.Before(floor)) {
+		s.d.NextAttempt = floor
+	}
 	s.events = append(s.events, Event{
 		At: now, Device: s.e.Device, Enrolment: s.e.ID, State: Completed, Kind: EventCompleted,
 		Message: "certificate " + certificate.Serial + " is active until " + certificate.NotAfter.Format(time.RFC3339),
@@ -148,7 +153,7 @@ func classify(err error) *Fault {
 func (s *session) postpone(f *Fault) {
 	now := s.r.Now()
 	s.e.Tries++
-	wait := s.r.Policy.backoff(s.e.Tries)
+	wait := s.r.Policy.retry(f.Class, s.e.Tries, s.d.Name, s.lifetime())
 	if f.After > 0 {
 		wait = min(f.After, s.r.Policy.LongestWait())
 	}
@@ -166,14 +171,14 @@ func (s *session) end(f *Fault) {
 	s.e.State, s.e.FailedBy, s.e.LastError = Failed, f.By, f.Error()
 	s.d.LastError = f.Error()
 	s.d.NextAttempt = time.Time{}
-	if floor := s.e.SubmittedAt.Add(s.r.Policy.Floor); !s.e.SubmittedAt.IsZero() && floor.After(now) {
+	if floor := s.e.SubmittedAt.Add(s.r.Policy.floor(s.lifetime())); !s.e.SubmittedAt.IsZero() && floor.After(now) {
 		s.d.NextAttempt = floor
 	}
 	if f.Uncounted {
 		return
 	}
 	s.d.Attempts++
-	if retry := now.Add(s.r.Policy.backoff(s.d.Attempts)); retry.After(s.d.NextAttempt) {
+	if retry := now.Add(s.r.Policy.retry(f.Class, s.d.Attempts, s.d.Name, s.lifetime())); retry.After(s.d.NextAttempt) {
 		s.d.NextAttempt = retry
 	}
 	if s.d.Attempts >= s.r.Policy.MaxAttempts {

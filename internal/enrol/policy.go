@@ -9,9 +9,9 @@ import (
 // Policy is what an operator decides about enrolments.
 type Policy struct {
 	MaxAttempts   int           // counted failures before a device is quarantined
-	Floor         time.Duration // least time between two requests to the CA for one device
+	Floor         time.Duration // least time between two requests to the CA for one device; less for certificates of less than a day
 	ConfirmWithin time.Duration // how long a device waits for its confirmation
-	RetryFirst    time.Duration // wait after the first transient failure; doubles with each
+	RetryFirst    time.Duration // wait after the first time that a device with a certificate of a day is unreachable; doubles with each
 	RetryLongest  time.Duration // up to this
 	Poll          time.Duration // wait after PENDING, unless the CA says
 	HookTries     int           // activations undone by a failing hook, or not served, before the enrolment ends
@@ -37,18 +37,9 @@ func DefaultPolicy() Policy {
 	}
 }
 
-// backoff is the wait after the n-th transient failure in a row, n from 1.
-func (p Policy) backoff(n int) time.Duration {
-	d := p.RetryFirst
-	for ; n > 1 && d < p.RetryLongest; n-- {
-		d *= 2
-	}
-	return min(d, p.RetryLongest)
-}
-
 // LongestWait is the furthest ahead that any stored time of a retry can lie.
 func (p Policy) LongestWait() time.Duration {
-	return 2 * max(p.RetryLongest, p.Floor, p.Poll)
+	return 2 * max(largestScale*largestFactor*p.RetryLongest, p.Floor, p.Poll)
 }
 
 // Waiting reports whether the device's next try is still ahead at now.

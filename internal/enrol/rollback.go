@@ -108,7 +108,7 @@ func (s *session) sendBack(ctx context.Context, active DeviceCertificate) error 
 	s.e.State = Verified
 	s.fact(EventRolledBack, "an operator had certificate "+active.Serial+" taken back before it was confirmed", s.r.Now())
 	s.e.Tries++
-	s.e.NextTry = s.r.Now().Add(s.r.Policy.backoff(s.e.Tries))
+	s.e.NextTry = s.r.Now().Add(s.r.Policy.retry(ClassUnconfirmed, s.e.Tries, s.d.Name, s.lifetime()))
 	s.e.LastError = "rolled back by an operator"
 	s.d.NextAttempt, s.d.LastError = s.e.NextTry, s.e.LastError
 	return nil
