@@ -77,7 +77,7 @@ func execute(args ...string) (int, string, string) {
 		return err
 	}}
 	group.AddCommand(run)
-	root.AddCommand(group, clikit.VersionCommand(&common))
+	root.AddCommand(group, clikit.VersionCommand(&common, "prog"))
 	code := clikit.Execute(root, args, s)
 	return code, out.String(), errs.String()
 }

@@ -36,11 +36,12 @@ func Version() BuildVersion {
 }
 
 // VersionCommand is the command "version".
-func VersionCommand(c *Common) *cobra.Command {
+func VersionCommand(c *Common, program string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  " + program + " version -o json",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := Version()
 			if c.Output == FormatTable || c.Output == FormatWide {

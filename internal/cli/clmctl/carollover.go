@@ -72,8 +72,9 @@ func (a *app) rolloverStatusCommand() *cobra.Command {
 		Short: "Show the stage, and the devices that hold it up",
 		Long: `status shows what is on record; it asks nobody. Of a device that acknowledged
 the stage, "ready" is true; "reason" says why another one did not.`,
-		Args: cobra.NoArgs,
-		RunE: a.rolling(func(ctx context.Context, s *site, _ []string) error { return a.showRollover(ctx, s) }),
+		Example: "  clmctl ca rollover status\n  clmctl ca rollover status -o json",
+		Args:    cobra.NoArgs,
+		RunE:    a.rolling(func(ctx context.Context, s *site, _ []string) error { return a.showRollover(ctx, s) }),
 	}
 }
 
@@ -108,7 +109,8 @@ from the old CA again. From trust-both it gives the rollover up; with statements
 of the PKG that list the old CA only, the devices forget the new one. From
 drop-old it takes statements that list both CAs, since devices may have
 forgotten the old one already, and returns to issue-from-new.`,
-		Args: cobra.NoArgs,
+		Example: "  clmctl ca rollover back --yes",
+		Args:    cobra.NoArgs,
 		RunE: a.rolling(func(ctx context.Context, s *site, _ []string) error {
 			return a.alone(s, func() error { return a.previousStage(ctx, s, statements) })
 		}),

@@ -27,8 +27,9 @@ func (a *app) demoCommand() *cobra.Command {
 four devices with four kinds of key, a CA whose certificates live for minutes,
 enrolment, renewal, and a check of everything that came of it. It shows the
 commands that it runs. pkg-offline and devagent are expected beside clmctl.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.runDemo(cmd, o) },
+		Example: "  clmctl demo\n  clmctl demo --ca step-ca",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.runDemo(cmd, o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.ca, "ca", demo.LabCA, "the CA: lab (embedded) or step-ca")

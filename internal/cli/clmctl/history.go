@@ -29,7 +29,8 @@ func (a *app) deviceHistoryCommand() *cobra.Command {
 its addresses and assets, its enrolments with the duration of each of the paper's five
 steps, its certificates with the device's signed statements, and the events. In
 JSON it is complete, with certificates and statements for anyone to check.`,
-		Args: cobra.ExactArgs(1),
+		Example: "  clmctl device history plc-0001.bilbao\n  clmctl device history plc-0001.bilbao -o json",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.events < 0 {
 				return clikit.Usage("--events: %d is less than 0", o.events)

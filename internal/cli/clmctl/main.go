@@ -68,7 +68,7 @@ work is left.`,
 	root.AddCommand(
 		a.recipientCommand(), a.initCommand(), a.commissionCommand(),
 		a.enrolCommand(), a.renewCommand(), a.deviceCommand(), a.caCommand(), a.labCACommand(),
-		a.identityCommand(), a.discoverCommand(), a.doctorCommand(), a.configCommand(), a.demoCommand(), clikit.VersionCommand(&a.Common),
+		a.identityCommand(), a.discoverCommand(), a.doctorCommand(), a.configCommand(), a.demoCommand(), clikit.VersionCommand(&a.Common, program),
 	)
 	a.completeFromInventory(root)
 	return root

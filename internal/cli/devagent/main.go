@@ -61,6 +61,6 @@ the data directory.`,
 	a.Register(root)
 	a.RegisterData(root.PersistentFlags())
 	root.AddCommand(a.recipientCommand(), a.provisionCommand(), a.serveCommand(), a.statusCommand(), a.rollbackCommand(), a.resetCommand(),
-		clikit.VersionCommand(&a.Common))
+		clikit.VersionCommand(&a.Common, program))
 	return root
 }

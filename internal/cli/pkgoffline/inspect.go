@@ -32,8 +32,9 @@ func (a *app) inspectCommand() *cobra.Command {
 		Long: `inspect shows a bundle, a manifest, an anchor statement or parameters. Of a sealed bundle only the
 outside is known; with the age key or the passphrase that opens it, inspect
 checks it as a device would and shows all of it but the private key.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runInspect(cmd, o, args[0]) },
+		Example: "  pkg-offline inspect pkg/params.json\n  pkg-offline inspect usb/manifest.json",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.runInspect(cmd, o, args[0]) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.identityFile, "identity-file", "", "file with the age key (AGE-SECRET-KEY-…) that opens the bundle")

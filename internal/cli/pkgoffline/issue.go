@@ -49,7 +49,7 @@ address, labels (k=v;k=v), recipient (an age recipient, or a file with one,
 relative to the list) and names (as in --names).`,
 		Example: `  pkg-offline issue --dir pkg --passphrase-file pass --out usb --role clm --recipient-file clm.age clm-1
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --from devices.csv
-  pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet pins.txt plc-0001 plc-0002`,
+  pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet pins.txt plc-0002 plc-0003`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runIssue(cmd.Context(), o, args) },
 	}
 	f := cmd.Flags()

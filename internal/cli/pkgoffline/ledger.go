@@ -20,7 +20,8 @@ func (a *app) ledgerCommand() *cobra.Command {
 		Short: "Print who got which key when",
 		Long: `ledger checks the ledger of a PKG (its chain and the signed head) and prints its
 entries. It needs no secret.`,
-		Args: cobra.NoArgs,
+		Example: "  pkg-offline ledger --dir pkg\n  pkg-offline ledger --dir pkg -o json",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			ledger, err := pkgen.ReadPublic(dir)
 			if err != nil {

@@ -33,7 +33,8 @@ With --dir, the PKG's directory is checked first, and every PATH is held to its
 parameters and ledger. Otherwise they are taken from --params FILE, from
 params.json beside a ledger, or from the manifest or the statement itself: then compare the
 params_id that is printed, or give --params-id.`,
-		RunE: func(_ *cobra.Command, args []string) error { return a.runVerify(o, args) },
+		Example: "  pkg-offline verify --dir pkg\n  pkg-offline verify --params pkg/params.json usb",
+		RunE:    func(_ *cobra.Command, args []string) error { return a.runVerify(o, args) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
