@@ -1,0 +1,112 @@
+package tui
+
+import (
+	"strings"
+	"time"
+)
+
+// term is one word of a filter; a device passes if every term fits.
+type term struct {
+	field string // "": any
+	value string // in lower case
+	not   bool
+}
+
+// parseFilter reads words: text (anywhere), key=value (a label), field:text
+// (name, address, asset, label, error, state); a leading - or ! turns a word
+// round.
+func parseFilter(s string) []term {
+	var out []term
+	for _, word := range strings.Fields(strings.ToLower(s)) {
+		var t term
+		if rest := strings.TrimLeft(word, "-!"); rest != word && rest != "" {
+			t.not, word = true, rest
+		}
+		t.value = word
+		field, value, ok := strings.Cut(word, ":")
+		switch {
+		case !ok || !isField(field):
+			if k, _, label := strings.Cut(word, "="); label && k != "" {
+				t.field = "="
+			}
+		case value == "":
+			continue // still being typed
+		default:
+			t.field, t.value = field, value
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+func isField(s string) bool {
+	switch s {
+	case "name", "address", "asset", "label", "error", "state":
+		return true
+	}
+	return false
+}
+
+// fits reports whether a device passes.
+func (i *item) fits(terms []term, now time.Time) bool {
+	for _, t := range terms {
+		if i.has(t, now) == t.not {
+			return false
+		}
+	}
+	return true
+}
+
+func (i *item) has(t term, now time.Time) bool {
+	in := func(s string) bool { return strings.Contains(strings.ToLower(s), t.value) }
+	switch t.field {
+	case "":
+		return strings.Contains(i.text, t.value)
+	case "=":
+		return strings.Contains(i.pairs, ";"+t.value+";") || strings.Contains(i.text, t.value) && strings.HasSuffix(t.value, "=")
+	case "name":
+		return in(i.Row.Name)
+	case "address":
+		return in(i.Row.Address)
+	case "asset":
+		return in(i.Row.Asset)
+	case "label":
+		return strings.Contains(i.pairs, t.value)
+	case "error":
+		return in(i.Row.LastError)
+	}
+	for s := range statuses {
+		if strings.HasPrefix(strings.ReplaceAll(s.String(), " ", "-"), t.value) && i.is(s, now) {
+			return true
+		}
+	}
+	return false
+}
+
+// narrows reports whether whoever passes next has passed before: then only
+// those need be looked at. Words grow while they are typed.
+func narrows(before, next []term) bool {
+	if len(next) < len(before) {
+		return false
+	}
+	for i, b := range before {
+		n := next[i]
+		if n == b {
+			continue
+		}
+		if b.not || n.not || b.field != "" || n.field != "" || !strings.Contains(n.value, b.value) {
+			return false
+		}
+	}
+	return true
+}
+
+// usesClock reports whether who passes changes with time alone.
+func usesClock(terms []term) bool {
+	for _, t := range terms {
+		if t.field == "state" {
+			return true
+		}
+	}
+	return false
+}
