@@ -1,0 +1,169 @@
+package notify
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/keyfile"
+)
+
+// Bounds of the spool.
+const (
+	spoolVersion = 1
+	maxItem      = 1 << 20
+	maxWaiting   = 1000
+	maxDead      = 100
+	maxAge       = 72 * time.Hour // a long weekend
+	firstWait    = time.Minute
+	longestWait  = time.Hour
+)
+
+// item is a message on its way, a file of the spool.
+type item struct {
+	Version  int                  `json:"version"`
+	Message  Message              `json:"message"`
+	Channels map[string]*delivery `json:"channels"` // those that have not got it
+	Dead     time.Time            `json:"dead,omitzero"`
+
+	name string // of its file
+}
+
+// delivery is how it goes with one channel.
+type delivery struct {
+	Tries int       `json:"tries"`
+	Next  time.Time `json:"next"`
+	Error string    `json:"error,omitempty"` // of the last try
+	Final bool      `json:"final,omitempty"` // it is not tried again
+}
+
+// DeadLetter is a message that was given up.
+type DeadLetter struct {
+	ID      string
+	At      time.Time // when it was given up
+	Subject string
+	Errors  map[string]string // by channel
+}
+
+// spool is a directory of messages. Who uses it holds its lock.
+type spool struct {
+	dir   string
+	files keyfile.Files
+}
+
+func (s spool) queue() string { return filepath.Join(s.dir, "queue") }
+func (s spool) dead() string  { return filepath.Join(s.dir, "dead") }
+
+func (s spool) prepare() error {
+	for _, dir := range []string{s.dir, s.queue(), s.dead()} {
+		if err := s.files.EnsureDir(dir); err != nil {
+			return fmt.Errorf("prepare the notifications' spool: %w", err)
+		}
+	}
+	return nil
+}
+
+// names returns the files of a directory in the order of their sequence.
+func names(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if e.Type().IsRegular() && strings.HasSuffix(e.Name(), ".json") && !strings.HasPrefix(e.Name(), ".") {
+			out = append(out, e.Name())
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func itemName(sequence uint64) string { return fmt.Sprintf("%020d.json", sequence) }
+
+// parseItem reads a file of the spool.
+func parseItem(data []byte) (*item, error) {
+	var it item
+	if err := json.Unmarshal(data, &it); err != nil {
+		return nil, err
+	}
+	if it.Version != spoolVersion {
+		return nil, fmt.Errorf("unknown version %d", it.Version)
+	}
+	if len(it.Channels) > 16 || !strings.HasPrefix(it.Message.Data.ID, "msg_") || len(it.Message.Data.ID) > 64 {
+		return nil, errors.New("not a message of this spool")
+	}
+	for _, d := range it.Channels {
+		if d == nil {
+			return nil, errors.New("a channel without a state")
+		}
+	}
+	return &it, nil
+}
+
+func (s spool) read(dir, name string) (*item, error) {
+	data, err := keyfile.Read(filepath.Join(dir, name), maxItem)
+	if err != nil {
+		return nil, fmt.Errorf("read the message %s: %w", name, err)
+	}
+	it, err := parseItem(data)
+	if err != nil {
+		return nil, fmt.Errorf("read the message %s: %w", name, err)
+	}
+	it.name = name
+	return it, nil
+}
+
+func (s spool) write(dir string, it *item) error {
+	it.Version = spoolVersion
+	data, err := json.Marshal(it)
+	if err != nil {
+		return err
+	}
+	return s.files.WriteDurable(filepath.Join(dir, it.name), data, keyfile.SecretPerm)
+}
+
+// put adds a message. One of the same sequence is replaced: it belongs to a
+// digest that was never taken down as told, and was not sent.
+func (s spool) put(m Message, channels []Channel, now time.Time) error {
+	it := &item{Message: m, Channels: map[string]*delivery{}, name: itemName(m.Data.Sequence)}
+	for _, c := range channels {
+		it.Channels[c.Name()] = &delivery{Next: now}
+	}
+	return s.write(s.queue(), it)
+}
+
+// bury moves a message to the dead ones, of which the oldest make room.
+func (s spool) bury(it *item, now time.Time) error {
+	it.Dead = now
+	if err := s.write(s.dead(), it); err != nil {
+		return err
+	}
+	if err := s.files.RemoveDurable(filepath.Join(s.queue(), it.name)); err != nil {
+		return err
+	}
+	dead, err := names(s.dead())
+	if err != nil {
+		return err
+	}
+	for _, name := range dead[:max(0, len(dead)-maxDead)] {
+		if err := s.files.RemoveDurable(filepath.Join(s.dead(), name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setAside takes a file that cannot be read out of the way, and keeps it.
+func (s spool) setAside(dir, name string) error {
+	return os.Rename(filepath.Join(dir, name), filepath.Join(dir, name+".damaged"))
+}
