@@ -277,7 +277,7 @@ func (m *model) caLine() string {
 func (m *model) largeHeader() []string {
 	n := largeHeader - 1
 	middle := 2*barCount + 5
-	left := max(60, (m.w-middle)*56/100)
+	left := max(60, (m.w-middle)*66/100)
 	right := m.w - left - middle
 	return beside(n, exactly(m.tiles(left), left, n), exactly(m.chart(middle), middle, n), exactly(m.caList(right), right, n))
 }

@@ -40,7 +40,7 @@ func (m *model) columns(w int) []column {
 		return true
 	}
 	add(renews, 0)
-	both := w >= 96
+	both := w >= 104
 	if !both {
 		note.title, note.put = "LAST ERROR, LABELS", m.putNote
 	}
