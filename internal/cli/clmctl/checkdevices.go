@@ -19,6 +19,7 @@ type tally struct {
 	total, operational, expired, never, failing, quarantined, paused, homeless int
 	overdue                                                                    []string // names
 	late                                                                       time.Duration
+	shortest                                                                   time.Duration // life of a valid certificate; 0: there is none
 	contact                                                                    []fleet.Device
 }
 
@@ -53,6 +54,7 @@ func (c *checkup) checkDevices(ctx context.Context) {
 	if len(n.overdue) > 0 {
 		c.warn(check, "have cron, a systemd timer or clmctl run renew them: clmctl renew", "%s due for up to %s: %s", devicesAre(len(n.overdue)), about(n.late), few(n.overdue))
 	}
+	c.checkMaintenance(n.shortest)
 	c.probeDevices(ctx, n.contact)
 }
 
@@ -80,6 +82,9 @@ func (n *tally) add(d fleet.Device, now time.Time) {
 	switch {
 	case operational:
 		n.operational++
+		if life := d.Certificate.NotAfter.Sub(d.Certificate.NotBefore); n.shortest == 0 || life < n.shortest {
+			n.shortest = life
+		}
 	case d.Certificate != nil:
 		n.expired++
 	default:

@@ -173,3 +173,33 @@ func TestBytesText(t *testing.T) {
 		}
 	}
 }
+
+// A maintenance window must be shorter than what a certificate lasts that is
+// due when it begins.
+func TestCheckMaintenance(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC) // a Monday
+	for _, c := range []struct {
+		life time.Duration
+		want string
+	}{
+		{0, "ok"}, {30 * 24 * time.Hour, "ok"}, {24 * time.Hour, "warn"}, {16 * time.Hour, "fail"},
+	} {
+		k := testCheckup(t, now)
+		k.site.Maintenance, k.site.TimeZone = []string{"Sat 22:00-06:00"}, time.UTC
+		k.site.Policy.Window.To = 0.5
+		k.checkMaintenance(c.life)
+		if got := k.verdicts("maintenance"); got != c.want {
+			t.Errorf("%v: %s, want %s: %+v", c.life, got, c.want, k.found)
+		}
+	}
+	k := testCheckup(t, now)
+	k.site.TimeZone = time.UTC
+	if k.checkMaintenance(time.Hour); len(k.found) != 0 {
+		t.Errorf("no windows: %+v", k.found)
+	}
+	k.site.Maintenance = []string{"sometimes"}
+	if k.checkMaintenance(time.Hour); k.verdicts("maintenance") != "fail" {
+		t.Errorf("no window: %+v", k.found)
+	}
+}
