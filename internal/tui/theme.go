@@ -50,21 +50,24 @@ func newTheme(dark, colour, ascii bool) theme {
 		t.bad = "1"
 		t.selected, t.bar = "7", "7"
 	case dark:
-		t.dim, t.strong, t.title, t.key = rgb("8492a6"), "1", "1;"+rgb("7fc8f8"), rgb("7fc8f8")
+		t.dim, t.strong, t.title, t.key = grey(245), "1", "1;"+rgb("7fc8f8"), rgb("7fc8f8")
 		t.good, t.warn, t.bad = rgb("8cc98f"), rgb("e8b868"), rgb("f47f7f")
 		t.busy, t.accent = rgb("7fc8f8"), rgb("7fc8f8")
-		t.selected, t.bar = ground("2c3a4e"), ground("1e2836")
+		t.selected, t.bar = ground(238), ground(236)
 	default:
-		t.dim, t.strong, t.title, t.key = rgb("667085"), "1", "1;"+rgb("1c5d99"), rgb("1c5d99")
+		t.dim, t.strong, t.title, t.key = grey(242), "1", "1;"+rgb("1c5d99"), rgb("1c5d99")
 		t.good, t.warn, t.bad = rgb("2f7d3b"), rgb("935f00"), rgb("b42318")
 		t.busy, t.accent = rgb("1c5d99"), rgb("1c5d99")
-		t.selected, t.bar = ground("d5e3f3"), ground("e9edf2")
+		t.selected, t.bar = ground(252), ground(254)
 	}
 	return t
 }
 
-func rgb(hex string) style    { return "38;2;" + components(hex) }
-func ground(hex string) style { return "48;2;" + components(hex) }
+func rgb(hex string) style { return "38;2;" + components(hex) }
+
+// Greys are of the 256 colours: what reduces others to these makes greys blue.
+func grey(index int) style   { return style("38;5;" + itoa(index)) }
+func ground(index int) style { return style("48;5;" + itoa(index)) }
 
 // components writes rrggbb as decimal parameters.
 func components(hex string) style {
