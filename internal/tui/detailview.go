@@ -127,6 +127,8 @@ func (m *model) lifeLines(s *sheet, i *item) {
 	}
 	switch wait := i.RenewAt.Sub(m.now); {
 	case i.RenewAt.IsZero():
+	case wait > 0 && i.is(expired, m.now):
+		s.fact("Renews", s.t.warn, "now: it has expired")
 	case wait > 0:
 		s.fact("Renews", "", "in "+span(wait)+", "+both(i.RenewAt))
 	default:

@@ -63,7 +63,7 @@ func (m *model) columns(w int) []column {
 	grow(byName, 18)
 	grow(byFailure, 30)
 	grow(byLabels, 22)
-	grow(byName, 32)
+	grow(byName, 24)
 	grow(byFailure, 60)
 	grow(byLabels, 40)
 	grow(byFailure, w)
