@@ -24,7 +24,7 @@ const (
 )
 
 // checkConfiguration looks at what the configuration names.
-func (c *checkup) checkConfiguration(context.Context) {
+func (c *checkup) checkConfiguration(ctx context.Context) {
 	if c.sources == nil { // it could not be read
 		return
 	}
@@ -37,7 +37,7 @@ func (c *checkup) checkConfiguration(context.Context) {
 		case path.String() == keyMetricsTextfile && text != "":
 			c.checkNamedDir(path.String(), filepath.Dir(text))
 		case path.String() == keyMetricsListen && text != "":
-			c.checkListener(path.String(), text)
+			c.checkListener(ctx, path.String(), text)
 		case name == "command":
 			c.checkProgram(path.String(), value)
 		}
@@ -72,8 +72,8 @@ func (c *checkup) checkNamedDir(key, dir string) {
 
 // checkListener finds out whether somebody can listen there; who listens
 // already may be the renewal loop of this CLM.
-func (c *checkup) checkListener(key, address string) {
-	if err := free(address); err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+func (c *checkup) checkListener(ctx context.Context, key, address string) {
+	if err := free(ctx, address); err != nil && !errors.Is(err, syscall.EADDRINUSE) {
 		c.fail(checkOfConfiguration, correct(key), "%s: %v", key, err)
 	}
 }
@@ -89,8 +89,8 @@ func (c *checkup) checkProgram(key string, value any) {
 }
 
 // free reports why nobody could listen at an address.
-func free(address string) error {
-	l, err := net.Listen("tcp", address)
+func free(ctx context.Context, address string) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (c *checkup) checkSpace(context.Context) {
 		c.fail(check, "check the file system", "%s: %v", c.site.dir, err)
 		return
 	}
-	free := int64(st.Bavail) * int64(st.Bsize) //nolint:gosec // a file system of 8 EiB is not met
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // Bsize has 32 bits on some machines
 	remedy := "make space on the file system of " + string(c.site.dir)
 	switch {
 	case st.Flags&unix.ST_RDONLY != 0:

@@ -106,7 +106,7 @@ func TestTally(t *testing.T) {
 // doors answers a handshake by its address.
 type doors map[string]coaplink.Probed
 
-func (d doors) Probe(ctx context.Context, address string) (coaplink.Probed, error) {
+func (d doors) Probe(_ context.Context, address string) (coaplink.Probed, error) {
 	if address == "192.0.2.99:1" {
 		return coaplink.Probed{}, errors.New("of this side")
 	}

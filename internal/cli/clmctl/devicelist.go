@@ -154,7 +154,7 @@ func (o listOptions) wanted(devices iter.Seq2[fleet.Device, error], now time.Tim
 	}
 	return func(yield func(fleet.Device, error) bool) {
 		for d, err := range devices {
-			if err == nil && !(hasTerms(d, terms) && hasState(d, o.states, now)) {
+			if err == nil && (!hasTerms(d, terms) || !hasState(d, o.states, now)) {
 				continue
 			}
 			if !yield(d, err) {

@@ -105,9 +105,9 @@ func knockAt(ctx context.Context, p prober, resolve func(ctx context.Context, ad
 	if d.Address == "" {
 		return knocked{condition: noAddress}, nil
 	}
-	found, err := resolve(ctx, d.Address)
-	if err != nil || len(found) == 0 {
-		return knocked{condition: noSuchHost, reason: err}, nil
+	found, unknown := resolve(ctx, d.Address)
+	if len(found) == 0 {
+		return knocked{condition: noSuchHost, reason: unknown}, nil
 	}
 	var best knocked
 	for i, at := range found {
