@@ -12,6 +12,7 @@ type Job struct {
 	Device   string
 	NotAfter time.Time // the end of its present certificate; zero: it has none
 	Due      time.Time // since when; zero: for ever
+	Failing  bool      // its last try failed
 }
 
 // Queue is what the loop needs of the inventory.
