@@ -17,6 +17,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -237,8 +238,8 @@ func (a *app) deliverTo(ctx context.Context, s *site, identity *bundle.Bundle, d
 	courier := &enrol.Courier{
 		Store: devices, Queue: devices, Sightings: devices, Dialer: dialer, Params: findParams(dialer.Params), Now: a.Now, Log: log, Visit: visit,
 	}
-	b := &batch{worker: courier, concurrency: s.Concurrency, timeout: s.Timeout, watch: watch}
-	r := b.run(ctx, &plan{due: names})
+	b := a.batch(s, courier, renewal.Bounds{Devices: s.Concurrency}, watch)
+	r := b.run(ctx, &plan{due: jobs(names...)})
 	r.delivers = true
 	return r, nil
 }

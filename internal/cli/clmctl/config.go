@@ -14,6 +14,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/tlsprobe"
 )
 
@@ -34,15 +35,14 @@ type Config struct {
 	ProbeAllow  tlsprobe.Allowed
 	Profiles    []fleet.Profile
 
-	CARate        string // requests for certificates that a CA may get, as "100/h"; "": any number
-	CAConcurrency int    // and at once
-	Maintenance   []string
-	TimeZone      *time.Location // of Maintenance
-	Tick          time.Duration  // of the renewal loop
-	HistoryKeep   time.Duration  // of events that no audit needs; 0: for ever
-	Metrics       metricsConfig
-	Alerts        alertsConfig
-	Notify        notifyConfig
+	Limits      fleet.Limits  // of each CA
+	Maintenance []string      // of which the limits' calendar is made
+	TimeZone    string        // of Maintenance
+	Tick        time.Duration // of the renewal loop
+	HistoryKeep time.Duration // of events that no audit needs; 0: for ever
+	Metrics     metricsConfig
+	Alerts      alertsConfig
+	Notify      notifyConfig
 }
 
 // metricsConfig says where metrics go.
@@ -91,9 +91,9 @@ func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (Config, string, error) 
 	if c.ProbeAllow, err = tlsprobe.ParseAllowed(file.Probe.Allow); err != nil {
 		return Config{}, "", fmt.Errorf("%s: probe.allow: %w", path, err)
 	}
-	c.Maintenance = file.Renewal.Maintenance
-	if c.TimeZone, err = time.LoadLocation(cmp.Or(file.Renewal.TimeZone, "Local")); err != nil {
-		return Config{}, "", fmt.Errorf("%s: renewal.time_zone: %w", path, err)
+	c.Maintenance, c.TimeZone = file.Renewal.Maintenance, file.Renewal.TimeZone
+	if c.Limits.Calendar, err = parseMaintenance(c.Maintenance, c.TimeZone); err != nil {
+		return Config{}, "", fmt.Errorf("%s: %w", path, err)
 	}
 	c.Notify.Exec, c.Notify.Webhook, c.Notify.SMTP = file.Notify.Exec, file.Notify.Webhook, file.Notify.SMTP
 	c.Profiles, err = file.profiles()
@@ -182,10 +182,9 @@ func fromViper(v *viper.Viper) (Config, error) {
 		CATimeout:   v.GetDuration(keyCATimeout),
 		ProbeWithin: v.GetDuration(keyProbeWithin),
 
-		CARate:        v.GetString(keyCARate),
-		CAConcurrency: v.GetInt(keyCAConcurrency),
-		Tick:          v.GetDuration(keyTick),
-		HistoryKeep:   v.GetDuration(keyHistoryKeep),
+		Limits:      fleet.Limits{Concurrency: v.GetInt(keyCAConcurrency)},
+		Tick:        v.GetDuration(keyTick),
+		HistoryKeep: v.GetDuration(keyHistoryKeep),
 		Metrics: metricsConfig{
 			Textfile: v.GetString(keyMetricsTextfile), Listen: v.GetString(keyMetricsListen), PerDeviceUpTo: v.GetInt(keyMetricsDevices),
 		},
@@ -198,7 +197,29 @@ func fromViper(v *viper.Viper) (Config, error) {
 	if err := c.Output.Set(v.GetString(keyOutput)); err != nil {
 		return c, fmt.Errorf("%s: %w", keyOutput, err)
 	}
+	var err error
+	if c.Limits.Rate, err = fleet.ParseRate(v.GetString(keyCARate)); err != nil {
+		return c, fmt.Errorf("%s: %w", keyCARate, err)
+	}
 	return c, c.validate(v)
+}
+
+// parseMaintenance reads the windows in which no CA is asked.
+func parseMaintenance(windows []string, zone string) (fleet.Calendar, error) {
+	at, err := time.LoadLocation(cmp.Or(zone, "Local"))
+	if err != nil {
+		return fleet.Calendar{}, fmt.Errorf("renewal.time_zone: %w", err)
+	}
+	calendar, err := fleet.ParseCalendar(windows, at)
+	if err != nil {
+		return calendar, fmt.Errorf("renewal.maintenance: %w", err)
+	}
+	return calendar, nil
+}
+
+// bounds are what a renewing run keeps to.
+func (c Config) bounds() renewal.Bounds {
+	return renewal.Limit(c.Concurrency, c.Limits)
 }
 
 func (c Config) validate(v *viper.Viper) error {

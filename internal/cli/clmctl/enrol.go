@@ -65,8 +65,7 @@ func (a *app) runBatch(ctx context.Context, s *site, o selection, plan func(cont
 	if len(p.due)+len(p.skipped) == 0 {
 		a.note("no device was selected")
 	}
-	b := &batch{worker: w.worker, concurrency: s.Concurrency, timeout: s.Timeout, watch: watch}
-	r := b.run(ctx, p)
+	r := a.batch(s, w.worker, s.bounds(), watch).run(ctx, p)
 	if err := a.renderReport(r); err != nil {
 		return err
 	}

@@ -8,14 +8,37 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
 // plan is what a run is going to do.
 type plan struct {
-	due     []string  // to be tried, in this order
-	skipped []outcome // the others, and why
-	force   bool      // retry times do not count
+	due     []renewal.Job // to be tried
+	skipped []outcome     // others, and why
+	unnamed int           // others, of which there is nothing to say
+	force   bool          // retry times do not count
+}
+
+// take puts a device among those to be tried.
+func (p *plan) take(d fleet.Device) {
+	j := renewal.Job{Device: d.Name, Due: d.RenewAt, Failing: d.LastError != ""}
+	if d.Certificate != nil {
+		j.NotAfter = d.Certificate.NotAfter
+	}
+	p.due = append(p.due, j)
+}
+
+// checked counts the devices that a plan is about.
+func (p *plan) checked() int { return len(p.due) + len(p.skipped) + p.unnamed }
+
+// jobs are devices of which nothing but the name counts.
+func jobs(names ...string) []renewal.Job {
+	out := make([]renewal.Job, len(names))
+	for i, name := range names {
+		out[i].Device = name
+	}
+	return out
 }
 
 func (p *plan) skip(device, format string, args ...any) {
@@ -34,7 +57,7 @@ func planEnrol(ctx context.Context, devices inventory, f store.Filter, now time.
 		case held(d) != "" || policy.Waiting(d, now):
 			p.skip(d.Name, "%s", notDue(d, now, policy))
 		default:
-			p.due = append(p.due, d.Name)
+			p.take(d)
 		}
 	}
 	return p, nil
@@ -50,7 +73,7 @@ func planForced(ctx context.Context, devices inventory, f store.Filter) (*plan, 
 		case held(d) != "":
 			p.skip(d.Name, "%s", held(d))
 		default:
-			p.due = append(p.due, d.Name)
+			p.take(d)
 		}
 	}
 	return p, nil
@@ -79,19 +102,16 @@ func planRenew(ctx context.Context, devices inventory, f store.Filter, now time.
 		// A device whose first enrolment has failed is tried again, up to the
 		// number of attempts; one that was never tried is for enrol to begin with.
 		if d.Certificate != nil || d.LastError != "" {
+			p.take(d)
 			continue
 		}
 		switch _, err := devices.OpenEnrolment(ctx, d.Name); {
 		case errors.Is(err, enrol.ErrNotFound):
-			due[d.Name] = false
 			p.skip(d.Name, "it was never enrolled (clmctl enrol %s)", d.Name)
 		case err != nil:
 			return nil, err
-		}
-	}
-	for _, name := range names {
-		if due[name] {
-			p.due = append(p.due, name)
+		default:
+			p.take(d)
 		}
 	}
 	return p, nil

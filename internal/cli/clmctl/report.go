@@ -2,12 +2,12 @@ package clmctl
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 // report is what came of a run; every device that was checked has one outcome.
@@ -25,6 +25,7 @@ type report struct {
 
 	caUnavailable bool // and a device waits for it
 	interrupted   bool
+	halt          renewal.Halt
 	delivers      bool // it is of a run that hands over
 }
 
@@ -38,10 +39,18 @@ type outcome struct {
 }
 
 // newReport counts the outcomes of a plan.
-func newReport(p *plan, results []outcome) *report {
+func newReport(p *plan, pass renewal.Pass) *report {
 	r := &report{
-		Checked: len(p.due) + len(p.skipped), Due: len(p.due),
-		Devices: append(append([]outcome{}, p.skipped...), results...), // never nil
+		Checked: p.checked(), Due: len(p.due), Skipped: p.unnamed,
+		Devices:       append([]outcome{}, p.skipped...), // never nil
+		caUnavailable: pass.NoCA, interrupted: pass.Interrupted && len(pass.Left) > 0, halt: pass.Halt,
+	}
+	for _, result := range pass.Results {
+		r.interrupted = r.interrupted || pass.Interrupted && result.Outcome == enrol.OutcomePending
+		r.Devices = append(r.Devices, outcomeOf(result))
+	}
+	for _, j := range pass.Left {
+		r.Devices = append(r.Devices, outcome{Name: j.Device, Outcome: enrol.OutcomePending, reason: whyLeft(pass)})
 	}
 	slices.SortFunc(r.Devices, func(a, b outcome) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range r.Devices {
@@ -104,6 +113,9 @@ func (r *report) err() error {
 	switch {
 	case r.interrupted:
 		return clikit.WithHint(fmt.Errorf("interrupted, %d of %s left", r.Pending, devices(r.Due)), "run the command again: it goes on where it was")
+	case r.halt == renewal.HaltCanary, r.halt == renewal.HaltFailures:
+		return clikit.WithHint(clikit.WithCode(fmt.Errorf("stopped early: %d of %s failed, %d left", r.Failed, devices(r.Due), r.Pending), clikit.ExitSomeFailed),
+			"clmctl device history NAME tells why; once the cause is gone, run the command again")
 	case r.Failed > 0:
 		again := "the next clmctl renew tries again"
 		if r.delivers {
@@ -132,10 +144,4 @@ func outcomeOf(r enrol.Result) outcome {
 		o.reason = r.Err.Error()
 	}
 	return o
-}
-
-// waitsForCA reports whether a device waits for a CA that cannot be had.
-func waitsForCA(r enrol.Result) bool {
-	var f *enrol.Fault
-	return errors.As(r.Err, &f) && f.Class == enrol.ClassCAUnavail
 }

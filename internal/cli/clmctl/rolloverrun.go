@@ -13,6 +13,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -243,7 +244,7 @@ func (a *app) bring(ctx context.Context, w *rollingSite, t *turnover, fits func(
 		}
 		queue = append(queue, t.delivery(d.Name, a.Now()))
 		if !d.Paused {
-			p.due = append(p.due, d.Name)
+			p.take(d)
 		}
 	}
 	if _, err := w.devices.QueueDeliveries(ctx, queue); err != nil {
@@ -262,7 +263,7 @@ func (a *app) bring(ctx context.Context, w *rollingSite, t *turnover, fits func(
 		Courier: enrol.Courier{Store: w.devices, Queue: w.devices, Sightings: w.devices, Dialer: dialer, Params: findParams(dialer.Params), Now: a.Now, Log: log},
 		Change:  t.change, Fits: fits,
 	}
-	b := &batch{worker: visitor, concurrency: w.Concurrency, timeout: w.Timeout, watch: watch}
+	b := a.batch(w.site, visitor, renewal.Bounds{Devices: w.Concurrency}, watch)
 	r := b.run(ctx, p)
 	for _, o := range r.Devices {
 		if o.Error != nil {

@@ -14,7 +14,7 @@ type rolloverWorker struct {
 	sightings enrol.SightingStore
 }
 
-// Run implements worker.
+// Run implements renewal.Worker.
 func (w *rolloverWorker) Run(ctx context.Context, device string, force bool) enrol.Result {
 	runner, err := w.choose(ctx, device)
 	if err != nil {

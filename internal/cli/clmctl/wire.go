@@ -15,6 +15,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/scep"
 	"github.com/edgeclm/edgeclm/internal/store"
 	"github.com/edgeclm/edgeclm/internal/store/sqlite"
@@ -57,8 +58,8 @@ func (d dataDir) inventory(ctx context.Context, mustExist bool) (inventory, erro
 
 // works is the machinery of a run: the core with its adapters.
 type works struct {
-	runner    *enrol.Runner // at the CA in use
-	worker    worker        // the runner; during a rollover, whichever is the device's
+	runner    *enrol.Runner  // at the CA in use
+	worker    renewal.Worker // the runner; during a rollover, whichever is the device's
 	inventory inventory
 	close     func() error
 }
