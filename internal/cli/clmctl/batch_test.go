@@ -13,6 +13,8 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 // fakeWorker answers for each device what it is told.
@@ -57,7 +59,7 @@ func names(n int) []string {
 }
 
 func runFake(ctx context.Context, w *fakeWorker, p *plan, concurrency int) *report {
-	b := &batch{worker: w, concurrency: concurrency, timeout: time.Minute, watch: silentWatcher{}}
+	b := &batch{worker: w, bounds: renewal.Limit(concurrency, fleet.Limits{}), timeout: time.Minute, watch: silentWatcher{}, now: time.Now}
 	return b.run(ctx, p)
 }
 
@@ -81,7 +83,7 @@ func TestBatchExitCodes(t *testing.T) {
 			p := &plan{}
 			p.skip("z", "it is paused")
 			for device := range c.results {
-				p.due = append(p.due, device)
+				p.due = append(p.due, jobs(device)...)
 			}
 			w := &fakeWorker{result: func(_ context.Context, device string) enrol.Result { return c.results[device](device) }}
 			r := runFake(context.Background(), w, p, 4)
@@ -111,7 +113,7 @@ func TestBatchKeepsConcurrency(t *testing.T) {
 		}
 		return renewed(device)
 	}}
-	r := runFake(context.Background(), w, &plan{due: names(100)}, concurrency)
+	r := runFake(context.Background(), w, &plan{due: jobs(names(100)...)}, concurrency)
 	if r.Renewed != 100 || len(w.tried) != 100 {
 		t.Errorf("%d renewed, %d tried", r.Renewed, len(w.tried))
 	}
@@ -125,8 +127,8 @@ func TestBatchKeepsConcurrency(t *testing.T) {
 func TestBatchStopsAskingADeadCA(t *testing.T) {
 	t.Parallel()
 	w := &fakeWorker{result: func(_ context.Context, device string) enrol.Result { return noCA(device) }}
-	r := runFake(context.Background(), w, &plan{due: names(1000)}, 4)
-	if n := len(w.tried); n < caStrikes || n > caStrikes+4 {
+	r := runFake(context.Background(), w, &plan{due: jobs(names(1000)...)}, 4)
+	if n := len(w.tried); n < renewal.DefaultStrikes || n > renewal.DefaultStrikes+4 {
 		t.Errorf("%d devices were tried", n)
 	}
 	if r.Pending != 1000 || clikit.ExitCode(r.err()) != clikit.ExitUnavailable {
@@ -144,7 +146,7 @@ func TestBatchGoesOnWhileTheCAAnswersOthers(t *testing.T) {
 		}
 		return renewed(device)
 	}
-	r := runFake(context.Background(), w, &plan{due: names(100)}, 1)
+	r := runFake(context.Background(), w, &plan{due: jobs(names(100)...)}, 1)
 	if r.Renewed != 90 || r.Pending != 10 {
 		t.Error(r.summary())
 	}
@@ -162,7 +164,7 @@ func TestBatchInterrupted(t *testing.T) {
 		}
 		return renewed(device)
 	}
-	r := runFake(ctx, w, &plan{due: names(10)}, 1)
+	r := runFake(ctx, w, &plan{due: jobs(names(10)...)}, 1)
 	if r.Renewed != 3 || r.Pending != 7 || len(w.tried) != 4 {
 		t.Errorf("%s, tried %v", r.summary(), w.tried)
 	}
@@ -180,8 +182,8 @@ func TestBatchGivesEachDeviceItsTimeout(t *testing.T) {
 		}
 		return failed(device)
 	}}
-	b := &batch{worker: w, concurrency: 2, timeout: time.Millisecond, watch: silentWatcher{}}
-	if r := b.run(context.Background(), &plan{due: names(4)}); r.Failed != 4 {
+	b := &batch{worker: w, bounds: renewal.Bounds{Devices: 2}, timeout: time.Millisecond, watch: silentWatcher{}, now: time.Now}
+	if r := b.run(context.Background(), &plan{due: jobs(names(4)...)}); r.Failed != 4 {
 		t.Error(r.summary())
 	}
 }
@@ -194,12 +196,13 @@ func TestReportCounts(t *testing.T) {
 		return enrol.Result{Device: device, Outcome: enrol.OutcomeSkipped, Err: enrol.ErrLeased}
 	}}
 	rapid.Check(t, func(t *rapid.T) {
-		p := &plan{due: names(rapid.IntRange(0, 20).Draw(t, "due"))}
+		p := &plan{due: jobs(names(rapid.IntRange(0, 20).Draw(t, "due"))...)}
 		for i := range rapid.IntRange(0, 5).Draw(t, "skipped") {
 			p.skip(fmt.Sprintf("skipped-%d", i), "it is paused")
 		}
 		answers := map[string]enrol.Result{}
-		for _, device := range p.due {
+		for _, j := range p.due {
+			device := j.Device
 			answers[device] = rapid.SampledFrom(kinds).Draw(t, device)(device)
 		}
 		w := &fakeWorker{result: func(_ context.Context, device string) enrol.Result { return answers[device] }}

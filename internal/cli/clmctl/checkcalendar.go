@@ -13,11 +13,7 @@ const calendarAhead = 28 * 24 * time.Hour
 // is due when a window begins has to last until it ends.
 func (c *checkup) checkMaintenance(shortest time.Duration) {
 	const check = "maintenance"
-	calendar, err := fleet.ParseCalendar(c.site.Maintenance, c.site.TimeZone)
-	if err != nil {
-		c.fail(check, correct("renewal.maintenance"), "%v", err)
-		return
-	}
+	calendar := c.site.Limits.Calendar
 	if calendar.Empty() {
 		return
 	}

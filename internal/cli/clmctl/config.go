@@ -36,8 +36,6 @@ type Config struct {
 	Profiles    []fleet.Profile
 
 	Limits      fleet.Limits  // of each CA
-	Maintenance []string      // of which the limits' calendar is made
-	TimeZone    string        // of Maintenance
 	Tick        time.Duration // of the renewal loop
 	HistoryKeep time.Duration // of events that no audit needs; 0: for ever
 	Metrics     metricsConfig
@@ -91,8 +89,7 @@ func loadConfig(flags *pflag.FlagSet, s clikit.Streams) (Config, string, error) 
 	if c.ProbeAllow, err = tlsprobe.ParseAllowed(file.Probe.Allow); err != nil {
 		return Config{}, "", fmt.Errorf("%s: probe.allow: %w", path, err)
 	}
-	c.Maintenance, c.TimeZone = file.Renewal.Maintenance, file.Renewal.TimeZone
-	if c.Limits.Calendar, err = parseMaintenance(c.Maintenance, c.TimeZone); err != nil {
+	if c.Limits.Calendar, err = parseMaintenance(file.Renewal.Maintenance, file.Renewal.TimeZone); err != nil {
 		return Config{}, "", fmt.Errorf("%s: %w", path, err)
 	}
 	c.Notify.Exec, c.Notify.Webhook, c.Notify.SMTP = file.Notify.Exec, file.Notify.Webhook, file.Notify.SMTP

@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 func TestPlainProgress(t *testing.T) {
@@ -76,8 +78,8 @@ func TestBarKeepsLinesApart(t *testing.T) {
 		}
 		return renewed(device)
 	}}
-	run := &batch{worker: w, concurrency: 4, timeout: defaultTimeout, watch: watch}
-	if r := run.run(context.Background(), &plan{due: names(20)}); r.Renewed != 19 {
+	run := &batch{worker: w, bounds: renewal.Bounds{Devices: 4}, timeout: defaultTimeout, watch: watch, now: time.Now}
+	if r := run.run(context.Background(), &plan{due: jobs(names(20)...)}); r.Renewed != 19 {
 		t.Error(r.summary())
 	}
 	seen := 0

@@ -3,6 +3,7 @@ package clmctl
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -46,20 +48,20 @@ func TestDeviceJSON(t *testing.T) {
 // The JSON of enrol and renew is a contract.
 func TestReportJSON(t *testing.T) {
 	t.Parallel()
-	p := &plan{due: []string{"b", "a", "c"}}
+	p := &plan{due: jobs("b", "a", "c")}
 	p.skip("d", "it is paused")
-	r := newReport(p, []outcome{
-		{Name: "b", Outcome: enrol.OutcomeFailed, reason: "no\nanswer\x1b[2J"},
-		{Name: "a", Outcome: enrol.OutcomeRenewed},
-		{Name: "c", Outcome: enrol.OutcomePending, reason: "the CA is down"},
-	})
+	r := newReport(p, renewal.Pass{Results: []enrol.Result{
+		{Device: "b", Outcome: enrol.OutcomeFailed, Err: errors.New("no\nanswer\x1b[2J")},
+		{Device: "a", Outcome: enrol.OutcomeRenewed},
+		{Device: "c", Outcome: enrol.OutcomePending, Err: errors.New("the CA is down")},
+	}})
 	var b bytes.Buffer
 	if err := clikit.Render(&b, clikit.FormatJSON, r, clikit.Table{}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "report.json", b.Bytes())
 	b.Reset()
-	if err := clikit.Render(&b, clikit.FormatJSON, newReport(&plan{}, nil), clikit.Table{}); err != nil {
+	if err := clikit.Render(&b, clikit.FormatJSON, newReport(&plan{}, renewal.Pass{}), clikit.Table{}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(b.String(), `"devices": []`) {
