@@ -17,10 +17,8 @@ type Job struct {
 
 // Queue is what the loop needs of the inventory.
 type Queue interface {
-	// DueJobs returns the devices that should be worked on at now, at most
-	// limit (0: all), those whose certificates end first in front. A stored
-	// time that lies further ahead than longest counts as now.
-	DueJobs(ctx context.Context, now time.Time, longest time.Duration, limit int) ([]Job, error)
+	// DueJobs returns the devices that should be worked on at now.
+	DueJobs(ctx context.Context, now time.Time) ([]Job, error)
 	// NextDue returns the time before which no device becomes due that is not
 	// due at now; the zero time if none ever will by itself.
 	NextDue(ctx context.Context, now time.Time) (time.Time, error)

@@ -40,7 +40,6 @@ type Loop struct {
 	Worker   Worker
 	Observer Observer
 	Bounds   Bounds
-	Longest  time.Duration // that a stored time may lie ahead: enrol.Policy.LongestWait
 	Timeout  time.Duration // of one device's try
 	Tick     time.Duration // between two looks at who is due
 	Grace    time.Duration // for devices that are being worked on when the loop is to end; 0: they are interrupted
@@ -151,7 +150,7 @@ func (d *drive) earliest(wake time.Time, last Tick) time.Time {
 // look asks who is due.
 func (d *drive) look(ctx context.Context, now time.Time) Tick {
 	t := Tick{At: now, Blocked: d.s.Blocked(now)}
-	jobs, err := d.Queue.DueJobs(ctx, now, d.Longest, 0)
+	jobs, err := d.Queue.DueJobs(ctx, now)
 	if err == nil {
 		d.s.Offer(jobs)
 		t.Next, err = d.Queue.NextDue(ctx, now)
