@@ -7,11 +7,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
 func (a *app) enrolCommand() *cobra.Command {
 	var o selection
+	var g guard
 	cmd := &cobra.Command{
 		Use:     "enrol {NAME... | --selector k=v | --all}",
 		Aliases: []string{"enroll"},
@@ -29,13 +31,18 @@ the next run of enrol or renew.`,
 			if err != nil {
 				return err
 			}
-			return a.runBatch(cmd.Context(), s, o, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
+			bounds := s.bounds()
+			if err := g.apply(&bounds); err != nil {
+				return err
+			}
+			return a.runBatch(cmd.Context(), s, o, bounds, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
 				return planEnrol(ctx, w.inventory, f, a.Now(), w.runner.Policy)
 			})
 		},
 	}
 	o.register(cmd, true)
 	registerBatch(cmd)
+	g.register(cmd)
 	return cmd
 }
 
@@ -47,7 +54,7 @@ func registerBatch(cmd *cobra.Command) {
 }
 
 // runBatch tries the devices that a plan takes of the selection, and reports.
-func (a *app) runBatch(ctx context.Context, s *site, o selection, plan func(context.Context, *works, store.Filter) (*plan, error)) (err error) {
+func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal.Bounds, plan func(context.Context, *works, store.Filter) (*plan, error)) (err error) {
 	f, err := o.filter()
 	if err != nil {
 		return err
@@ -65,7 +72,7 @@ func (a *app) runBatch(ctx context.Context, s *site, o selection, plan func(cont
 	if len(p.due)+len(p.skipped) == 0 {
 		a.note("no device was selected")
 	}
-	r := a.batch(s, w.worker, s.bounds(), watch).run(ctx, p)
+	r := a.batch(s, w.worker, bounds, watch).run(ctx, p)
 	if err := a.renderReport(r); err != nil {
 		return err
 	}

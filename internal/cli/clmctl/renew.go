@@ -13,6 +13,7 @@ import (
 
 type renewOptions struct {
 	selection
+	guard
 	force    bool
 	ifLocked string
 }
@@ -27,8 +28,11 @@ those with an unfinished enrolment; nothing being due is a success. It is meant
 for cron or a systemd timer: one run at a time holds the lock.
 
 With --force and --all, a selector or names it takes every one of these that is
-neither paused nor quarantined, enrolled or not, at once.`,
-		Example: "  clmctl renew\n  clmctl renew --force --all\n  clmctl renew -o json --if-locked=ok",
+neither paused nor quarantined, enrolled or not, at once.
+
+--canary and --max-failures keep a mistake from reaching the whole fleet: a run
+that they stop leaves the other devices as they are.`,
+		Example: "  clmctl renew\n  clmctl renew --force --all --canary 3 --max-failures 5%\n  clmctl renew -o json --if-locked=ok",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.names = args
 			if err := o.validate(); err != nil {
@@ -41,8 +45,9 @@ neither paused nor quarantined, enrolled or not, at once.`,
 			return a.runRenew(cmd.Context(), s, o)
 		},
 	}
-	o.register(cmd, true)
+	o.selection.register(cmd, true)
 	registerBatch(cmd)
+	o.guard.register(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.force, "force", false, "renew though nothing is due, and ignore retry times")
 	f.StringVar(&o.ifLocked, "if-locked", "fail", "what if another run holds the lock: fail (exit 4) or ok (exit 0)")
@@ -73,7 +78,11 @@ func (a *app) runRenew(ctx context.Context, s *site, o renewOptions) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	return a.runBatch(ctx, s, o.selection, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
+	bounds := s.bounds()
+	if err := o.guard.apply(&bounds); err != nil {
+		return err
+	}
+	return a.runBatch(ctx, s, o.selection, bounds, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
 		if o.force {
 			return planForced(ctx, w.inventory, f)
 		}

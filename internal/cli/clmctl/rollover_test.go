@@ -50,7 +50,7 @@ func TestRolloverChoosesCA(t *testing.T) {
 				}
 			}
 			w := &rolloverWorker{
-				old: &enrol.Runner{Store: s}, next: &enrol.Runner{Store: s}, sightings: s,
+				old: &enrol.Runner{}, next: &enrol.Runner{}, store: s, sightings: s,
 				turnover: &turnover{rollover: rollover{Stage: tc.stage}, newAnchors: [][32]byte{next}},
 			}
 			got, err := w.choose(ctx, "plc-1")

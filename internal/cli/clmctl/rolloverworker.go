@@ -4,12 +4,14 @@ import (
 	"context"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 // rolloverWorker enrols each device at the CA that its stage of a rollover, and
 // what it trusts, say.
 type rolloverWorker struct {
-	old, next *enrol.Runner
+	old, next renewal.Worker
+	store     enrol.Store
 	turnover  *turnover
 	sightings enrol.SightingStore
 }
@@ -25,8 +27,8 @@ func (w *rolloverWorker) Run(ctx context.Context, device string, force bool) enr
 	return runner.Run(ctx, device, force)
 }
 
-func (w *rolloverWorker) choose(ctx context.Context, device string) (*enrol.Runner, error) {
-	d, err := w.old.Store.Device(ctx, device)
+func (w *rolloverWorker) choose(ctx context.Context, device string) (renewal.Worker, error) {
+	d, err := w.store.Device(ctx, device)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
@@ -18,6 +19,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/scep"
 	"github.com/edgeclm/edgeclm/internal/store"
+	"github.com/edgeclm/edgeclm/internal/store/oslock"
 	"github.com/edgeclm/edgeclm/internal/store/sqlite"
 	"github.com/edgeclm/edgeclm/internal/tlsprobe"
 )
@@ -29,6 +31,7 @@ type inventory interface {
 	enrol.SightingStore
 	PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error)
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
+	NextDue(ctx context.Context, now time.Time) (time.Time, error)
 	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
 	History(ctx context.Context, device string, events int) (store.History, error)
 	Note(ctx context.Context, a store.Action, kind enrol.EventKind) error
@@ -83,43 +86,52 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, err
 	}
-	var clients []*scep.Client
-	inUse := file.Authorities
-	if file.Rollover == nil {
-		inUse = inUse[:1]
-	}
-	for _, ca := range inUse {
-		client, err := a.client(s, ca, ra, log)
-		if err != nil {
-			return nil, err
-		}
-		clients = append(clients, client)
-	}
 	devices, err := s.dir.inventory(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	w := &works{inventory: devices, close: func() error {
-		for _, client := range clients {
-			client.Close()
-		}
-		return devices.Close()
-	}}
-	runner := func(i int) *enrol.Runner {
-		r := a.newRunner(s, dialer, devices, log)
-		r.CA, r.CAName = clients[i], file.Authorities[i].Name
-		return r
-	}
-	w.runner = runner(0)
-	w.worker = w.runner
-	if file.Rollover != nil {
-		t, err := file.turnover(identity.Params)
+	w := &works{inventory: devices, close: devices.Close}
+	gate := oslock.OpenGate(string(s.dir), func(string) fleet.Limits { return s.Limits }, a.Now)
+	var runners []*enrol.Runner // as the CAs are in the file
+	for _, ca := range slices.Concat(file.inUse(), file.Failover) {
+		client, err := a.client(s, ca, ra, log)
 		if err != nil {
 			return nil, errors.Join(err, w.close())
 		}
-		w.worker = &rolloverWorker{old: w.runner, next: runner(1), turnover: t, sightings: devices}
+		closeOthers := w.close
+		w.close = func() error { client.Close(); return closeOthers() }
+		r := a.newRunner(s, dialer, devices, log)
+		r.CA, r.CAName, r.Gate, r.Limits = client, ca.Name, gate, s.Limits
+		runners = append(runners, r)
+	}
+	w.runner = runners[0]
+	if w.worker, err = file.worker(runners, identity.Params, devices); err != nil {
+		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
+}
+
+// spareLife is the part of a certificate's life, at its end, in which a device
+// does not wait for a CA that cannot be had but goes on at the next one.
+const spareLife = 0.2
+
+// worker returns who enrols each device at the CA that is its own at the moment.
+func (f authorityJSON) worker(runners []*enrol.Runner, params *ibc.Params, sightings enrol.SightingStore) (renewal.Worker, error) {
+	failover := runners[len(f.inUse()):]
+	at := func(i int) renewal.Worker {
+		if len(failover) == 0 {
+			return runners[i]
+		}
+		return &enrol.Failover{Runners: append([]*enrol.Runner{runners[i]}, failover...), Share: spareLife}
+	}
+	if f.Rollover == nil {
+		return at(0), nil
+	}
+	t, err := f.turnover(params)
+	if err != nil {
+		return nil, err
+	}
+	return &rolloverWorker{old: at(0), next: at(1), store: runners[0].Store, turnover: t, sightings: sightings}, nil
 }
 
 // newRunner returns a runner without a CA, which is enough to speak to devices.
