@@ -68,7 +68,7 @@ work is left.`,
 	root.AddCommand(
 		a.recipientCommand(), a.initCommand(), a.commissionCommand(),
 		a.enrolCommand(), a.renewCommand(), a.runCommand(), a.deviceCommand(), a.caCommand(), a.labCACommand(),
-		a.identityCommand(), a.discoverCommand(), a.doctorCommand(), a.configCommand(), a.demoCommand(), clikit.VersionCommand(&a.Common, program),
+		a.identityCommand(), a.discoverCommand(), a.notifyCommand(), a.doctorCommand(), a.configCommand(), a.demoCommand(), clikit.VersionCommand(&a.Common, program),
 	)
 	a.completeFromInventory(root)
 	return root
