@@ -84,3 +84,8 @@ func (d Device) Due(now time.Time) bool {
 	}
 	return !Waits(d.RenewAt, now, d.Certificate.NotAfter.Sub(d.Certificate.NotBefore))
 }
+
+// Tried reports whether an enrolment was ever tried, as far as the row says. A
+// device that never was is for an operator to begin with, and never due by
+// itself.
+func (d Device) Tried() bool { return d.Certificate != nil || d.LastError != "" }

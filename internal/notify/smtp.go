@@ -65,15 +65,16 @@ func (s SMTP) Send(ctx context.Context, m Message) error {
 	if err == nil {
 		return nil
 	}
-	said := alert.Clean(err.Error(), 400)
-	if password != "" {
+	said := err.Error()
+	if password != "" { // before anything is cut off, which might leave half of it
 		said = strings.ReplaceAll(said, password, "***")
 	}
+	said = alert.Clean(said, 400)
 	var refusal *mail.SendError
 	if errors.As(err, &refusal) && refusal.ErrorCode() >= 500 && refusal.ErrorCode() < 600 {
 		return fmt.Errorf("send the e-mail: %w: %s", ErrFinal, said)
 	}
-	return fmt.Errorf("send the e-mail: %s", said) //nolint:errorlint // its words only: it may carry what must not be shown
+	return fmt.Errorf("send the e-mail: %s", said)
 }
 
 // letter writes the e-mail. What is in its header is one line each, and

@@ -29,7 +29,7 @@ func CheckUnits(t *testing.T, program string, exposure float64, files ...string)
 		}
 		units = append(units, unit)
 	}
-	out, err := exec.Command(analyze, append([]string{"verify", "--man=no"}, units...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), analyze, append([]string{"verify", "--man=no"}, units...)...).CombinedOutput()
 	if err != nil || strings.Contains(string(out), dir) {
 		t.Errorf("verify: %v: %s", err, out)
 	}
@@ -37,7 +37,7 @@ func CheckUnits(t *testing.T, program string, exposure float64, files ...string)
 		if filepath.Ext(unit) != ".service" {
 			continue
 		}
-		out, err := exec.Command(analyze, "security", "--offline=true", "--no-pager", unit).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--no-pager", unit).CombinedOutput()
 		m := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`).FindSubmatch(out)
 		if err != nil || m == nil {
 			t.Fatalf("security: %v: %s", err, out)

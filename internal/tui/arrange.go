@@ -107,7 +107,7 @@ func (a sortKey) compare(b sortKey) int {
 const last = int64(1)<<62 - 1
 
 func newSortKey(i *item, slot int32, by order, now time.Time) sortKey {
-	k := sortKey{name: i.Row.Name, slot: slot}
+	k := sortKey{name: i.Name, slot: slot}
 	seconds := func(t time.Time) int64 {
 		if t.IsZero() {
 			return last
@@ -135,7 +135,7 @@ func newSortKey(i *item, slot int32, by order, now time.Time) sortKey {
 			k.number = last
 		}
 	case byAddress:
-		words(i.Row.Address)
+		words(i.Address)
 	}
 	return k
 }

@@ -47,8 +47,8 @@ func (m *model) wantDetail() tea.Cmd {
 		return nil
 	}
 	p := &m.detail
-	if p.name != i.Row.Name {
-		*p = detailPane{name: i.Row.Name}
+	if p.name != i.Name {
+		*p = detailPane{name: i.Name}
 	} else if p.busy || !p.asked.IsZero() && m.now.Sub(p.asked).Abs() < detailEvery {
 		return nil
 	}

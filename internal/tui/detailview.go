@@ -84,13 +84,13 @@ func (m *model) detailLines(i *item, w int) []string {
 	s.fact("Asset", "", i.Asset)
 	s.fact("Labels", "", strings.ReplaceAll(fleet.FormatLabels(i.Labels), ";", " "))
 	p := m.detail
-	if p.d != nil && p.name == i.Row.Name {
+	if p.d != nil && p.name == i.Name {
 		s.fact("Identity", "", p.d.Device.Identity.String())
 	}
 	m.failureLines(s, i)
 	m.lifeLines(s, i)
 	switch {
-	case p.name != i.Row.Name || p.d == nil && p.err == nil:
+	case p.name != i.Name || p.d == nil && p.err == nil:
 		s.gap()
 		s.add(s.t.line(w).space(1).put(s.t.dim, "reading "+s.t.glyphs.ellipsis))
 		return s.lines
@@ -167,7 +167,7 @@ func (m *model) failureLines(s *sheet, i *item) {
 	}
 	s.head("Last error")
 	s.paragraph(s.t.warn, i.LastError)
-	if d := m.detail.d; d != nil && m.detail.name == i.Row.Name {
+	if d := m.detail.d; d != nil && m.detail.name == i.Name {
 		for _, e := range d.Events {
 			if e.Class == "" {
 				continue

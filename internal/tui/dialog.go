@@ -36,7 +36,7 @@ func (m *model) targets() []*item {
 			out = append(out, i)
 		}
 	}
-	slices.SortFunc(out, func(a, b *item) int { return strings.Compare(a.Row.Name, b.Row.Name) })
+	slices.SortFunc(out, func(a, b *item) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
@@ -53,7 +53,7 @@ func (m *model) propose(key string) tea.Cmd {
 	case key == "r":
 		d, refusal = m.proposeRenew(targets)
 	case key == "p":
-		d, refusal = m.proposePause(targets)
+		d = m.proposePause(targets)
 	default:
 		d, refusal = m.proposeRelease(targets)
 	}
@@ -87,14 +87,14 @@ func (m *model) proposeRenew(targets []*item) (d *dialog, refusal string) {
 	return d, ""
 }
 
-func (m *model) proposePause(targets []*item) (d *dialog, refusal string) {
+func (m *model) proposePause(targets []*item) *dialog {
 	running, resting := split(targets, func(i *item) bool { return !i.Paused })
 	if len(running) == 0 {
-		d = &dialog{verb: "resumed", act: m.o.Actions.Resume, names: names(resting), title: "Resume " + devices(len(resting)) + "?"}
+		d := &dialog{verb: "resumed", act: m.o.Actions.Resume, names: names(resting), title: "Resume " + devices(len(resting)) + "?"}
 		d.text = []string{m.list(resting), each(len(resting), "It is renewed again when it is due", "They are renewed again when they are due") + ", which may be at once."}
-		return d, ""
+		return d
 	}
-	d = &dialog{verb: "paused", act: m.o.Actions.Pause, names: names(running), title: "Pause " + devices(len(running)) + "?"}
+	d := &dialog{verb: "paused", act: m.o.Actions.Pause, names: names(running), title: "Pause " + devices(len(running)) + "?"}
 	text := "Nobody renews " + each(len(running), "it", "them") + " or hands anything over until somebody resumes " + each(len(running), "it", "them") + "."
 	if first := firstEnd(running, m.now); first != nil {
 		text += " " + each(len(running), "Its certificate ends", "The first certificate of these ends") + " in " + span(first.NotAfter.Sub(m.now)) +
@@ -104,7 +104,7 @@ func (m *model) proposePause(targets []*item) (d *dialog, refusal string) {
 	if len(resting) > 0 {
 		d.text = append(d.text, devices(len(resting))+" "+each(len(resting), "is", "are")+" paused already.")
 	}
-	return d, ""
+	return d
 }
 
 func (m *model) proposeRelease(targets []*item) (d *dialog, refusal string) {
@@ -135,7 +135,7 @@ func split(all []*item, good func(*item) bool) (yes, no []*item) {
 func names(items []*item) []string {
 	out := make([]string, len(items))
 	for k, i := range items {
-		out[k] = i.Row.Name
+		out[k] = i.Name
 	}
 	return out
 }

@@ -65,15 +65,15 @@ func (i *item) has(t term, now time.Time) bool {
 	case "=":
 		return strings.Contains(i.pairs, ";"+t.value+";") || strings.Contains(i.text, t.value) && strings.HasSuffix(t.value, "=")
 	case "name":
-		return in(i.Row.Name)
+		return in(i.Name)
 	case "address":
-		return in(i.Row.Address)
+		return in(i.Address)
 	case "asset":
-		return in(i.Row.Asset)
+		return in(i.Asset)
 	case "label":
 		return strings.Contains(i.pairs, t.value)
 	case "error":
-		return in(i.Row.LastError)
+		return in(i.LastError)
 	}
 	for s := range statuses {
 		if strings.HasPrefix(strings.ReplaceAll(s.String(), " ", "-"), t.value) && i.is(s, now) {

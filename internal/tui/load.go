@@ -80,7 +80,7 @@ func (m *model) page(p page) tea.Cmd {
 	}
 	f.into.put(p.items)
 	if n := len(p.items); n > 0 {
-		f.after = p.items[n-1].Row.Name
+		f.after = p.items[n-1].Name
 	}
 	if len(p.items) < p.limit {
 		m.fill = nil
@@ -102,7 +102,7 @@ func (m *model) replace(next *register) {
 	marked := map[int32]struct{}{}
 	for slot := range m.marked {
 		if i := m.rows.at(slot); i != nil {
-			if to, ok := next.index[i.Row.Name]; ok {
+			if to, ok := next.index[i.Name]; ok {
 				marked[to] = struct{}{}
 			}
 		}
@@ -114,7 +114,7 @@ func (m *model) replace(next *register) {
 	slots := make([]int32, 0, len(m.shown.slots))
 	for _, slot := range m.shown.slots {
 		if i := m.rows.at(slot); i != nil {
-			if to, ok := next.index[i.Row.Name]; ok {
+			if to, ok := next.index[i.Name]; ok {
 				slots = append(slots, to)
 			}
 		}
@@ -198,7 +198,7 @@ func (m *model) ask(q query) tea.Cmd {
 func (m *model) hold() {
 	m.held = ""
 	if i := m.selected(); i != nil {
-		m.held = i.Row.Name
+		m.held = i.Name
 	}
 }
 

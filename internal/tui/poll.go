@@ -246,7 +246,7 @@ func (m *model) tidy() tea.Cmd {
 func (m *model) patch(named []string, items []*item) {
 	have := make(map[string]bool, len(items))
 	for _, i := range items {
-		have[i.Row.Name] = true
+		have[i.Name] = true
 	}
 	into := []*register{m.rows}
 	if m.fill != nil && m.fill.into != m.rows {

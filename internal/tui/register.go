@@ -66,10 +66,10 @@ func (r *register) own() {
 // put adds devices or replaces their rows.
 func (r *register) put(items []*item) {
 	for _, i := range items {
-		slot, known := r.index[i.Row.Name]
+		slot, known := r.index[i.Name]
 		if !known {
 			// Beyond what was lent: nobody reads there.
-			r.index[i.Row.Name] = int32(len(r.slots))
+			r.index[i.Name] = int32(len(r.slots))
 			r.slots = append(r.slots, i)
 			continue
 		}

@@ -158,7 +158,7 @@ func (m *model) heading(columns []column, w int) string {
 
 func (m *model) emptyTable(w int) []string {
 	t := m.theme
-	text, more := "", ""
+	var text, more string
 	switch {
 	case m.rows.len() == 0 && m.loadErr != nil:
 		text = "The inventory cannot be read: " + clean(m.loadErr.Error(), m.o.ASCII)
@@ -184,7 +184,7 @@ func (m *model) putName(l *line, i *item, w int) {
 
 func (m *model) putStatus(l *line, i *item, _ int) {
 	t := m.theme
-	if since, ok := m.work[i.Row.Name]; ok {
+	if since, ok := m.work[i.Name]; ok {
 		frame := int(max(0, m.now.Sub(since)/tickEvery)) % len(t.glyphs.spin)
 		l.put(t.busy, t.glyphs.spin[frame]).put(t.busy, " renewing")
 		return

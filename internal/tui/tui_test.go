@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
@@ -247,7 +248,7 @@ func keyOf(k string) tea.KeyPressMsg {
 	if k == "space" {
 		return tea.KeyPressMsg{Code: tea.KeySpace, Text: " "}
 	}
-	return tea.KeyPressMsg{Code: []rune(k)[0], Text: k}
+	return tea.KeyPressMsg{Code: firstRune(k), Text: k}
 }
 
 func typed(t testing.TB, m *model, s string) {
@@ -303,7 +304,7 @@ func TestViews(t *testing.T) {
 			typed(t, m, "template fixed")
 			press(t, m, "enter")
 		}},
-		{"events", nil, func(t *testing.T, m *model) { yes := true; m.eventsAsk = &yes; m.settle() }},
+		{"events", nil, func(_ *testing.T, m *model) { yes := true; m.eventsAsk = &yes; m.settle() }},
 		{"working", nil, func(t *testing.T, m *model) {
 			feed(t, m, startedWork("plc-000033.bilbao"))
 			feed(t, m, queuedWork(14))
@@ -445,4 +446,9 @@ func BenchmarkFilterKeystroke(b *testing.B) {
 		press(b, m, key)
 		_ = m.View()
 	}
+}
+
+func firstRune(s string) rune {
+	r, _ := utf8.DecodeRuneInString(s)
+	return r
 }

@@ -69,7 +69,7 @@ func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal
 	if err != nil {
 		return err
 	}
-	if len(p.due)+len(p.skipped) == 0 {
+	if p.checked() == 0 {
 		a.note("no device was selected")
 	}
 	r := a.batch(s, w.worker, bounds, watch).run(ctx, p)

@@ -2,7 +2,6 @@ package clmctl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -80,16 +79,25 @@ func planForced(ctx context.Context, devices inventory, f store.Filter) (*plan, 
 }
 
 // planRenew takes the devices whose certificate is due or has expired, and
-// those with an unfinished enrolment, the most urgent ones first.
+// those with an unfinished enrolment. Of a whole inventory it reads no others.
 func planRenew(ctx context.Context, devices inventory, f store.Filter, now time.Time, policy enrol.Policy) (*plan, error) {
-	p := &plan{}
-	names, err := devices.DueDevices(ctx, f, now, policy.LongestWait())
+	jobs, err := devices.DueJobs(ctx, f, now, policy.LongestWait())
 	if err != nil {
 		return nil, explainUnknown(err)
 	}
-	due := make(map[string]bool, len(names))
-	for _, name := range names {
-		due[name] = true
+	p := &plan{due: jobs}
+	if len(f.Names)+len(f.Labels) == 0 {
+		all, err := devices.CountDevices(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		// Between the two somebody may have commissioned others.
+		p.unnamed = max(0, all-len(jobs))
+		return p, nil
+	}
+	due := make(map[string]bool, len(jobs))
+	for _, j := range jobs {
+		due[j.Device] = true
 	}
 	for d, err := range devices.ListDevices(ctx, f) {
 		if err != nil {
@@ -97,21 +105,6 @@ func planRenew(ctx context.Context, devices inventory, f store.Filter, now time.
 		}
 		if !due[d.Name] {
 			p.skip(d.Name, "%s", notDue(d, now, policy))
-			continue
-		}
-		// A device whose first enrolment has failed is tried again, up to the
-		// number of attempts; one that was never tried is for enrol to begin with.
-		if d.Certificate != nil || d.LastError != "" {
-			p.take(d)
-			continue
-		}
-		switch _, err := devices.OpenEnrolment(ctx, d.Name); {
-		case errors.Is(err, enrol.ErrNotFound):
-			p.skip(d.Name, "it was never enrolled (clmctl enrol %s)", d.Name)
-		case err != nil:
-			return nil, err
-		default:
-			p.take(d)
 		}
 	}
 	return p, nil
@@ -136,8 +129,11 @@ func notDue(d fleet.Device, now time.Time, policy enrol.Policy) string {
 	if policy.Waiting(d, now) {
 		return "its next try is at " + stamp(d.NextAttempt)
 	}
-	if d.Certificate != nil {
+	switch {
+	case d.Certificate != nil:
 		return "it is not due until " + stamp(d.RenewAt)
+	case !d.Tried():
+		return "it was never enrolled (clmctl enrol " + d.Name + ")"
 	}
 	return "it is not due"
 }

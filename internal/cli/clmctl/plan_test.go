@@ -12,6 +12,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -36,15 +37,20 @@ func (f *fakeInventory) ListDevices(context.Context, store.Filter) iter.Seq2[fle
 	}
 }
 
-// DueDevices is as package storetest describes it, the last name in front.
-func (f *fakeInventory) DueDevices(_ context.Context, _ store.Filter, now time.Time, longest time.Duration) ([]string, error) {
-	var out []string
-	for _, d := range slices.Backward(f.devices) {
-		if !d.Paused && !d.Quarantined && (d.Due(now) || slices.Contains(f.open, d.Name)) && !fleet.Waits(d.NextAttempt, now, longest) {
-			out = append(out, d.Name)
+// DueJobs is as package storetest describes it.
+func (f *fakeInventory) DueJobs(_ context.Context, _ store.Filter, now time.Time, longest time.Duration) ([]renewal.Job, error) {
+	p := &plan{}
+	for _, d := range f.devices {
+		open := slices.Contains(f.open, d.Name)
+		if !d.Paused && !d.Quarantined && (d.Tried() && d.Due(now) || open) && !fleet.Waits(d.NextAttempt, now, longest) {
+			p.take(d)
 		}
 	}
-	return out, f.err
+	return p.due, f.err
+}
+
+func (f *fakeInventory) CountDevices(context.Context, store.Filter) (int, error) {
+	return len(f.devices), nil
 }
 
 func (f *fakeInventory) OpenEnrolment(_ context.Context, device string) (*enrol.Enrolment, error) {
@@ -103,13 +109,19 @@ func TestPlans(t *testing.T) {
 		},
 		"renew": {
 			func(i inventory) (*plan, error) {
-				return planRenew(ctx, i, store.Filter{}, now, enrol.DefaultPolicy())
+				return planRenew(ctx, i, store.Filter{Labels: map[string]string{"any": "one"}}, now, enrol.DefaultPolicy())
 			},
 			"due expired half-renewed half-enrolled not-yet-enrolled",
 			map[string]string{
 				"fresh": "not due until 2026-03-01T12:30:00Z", "new": "never enrolled", "paused": "paused",
 				"quarantined": "its CSR was wrong", "waiting": "next try is at 2026-03-01T12:01:00Z",
 			},
+		},
+		"renew, of the whole inventory": {
+			func(i inventory) (*plan, error) {
+				return planRenew(ctx, i, store.Filter{}, now, enrol.DefaultPolicy())
+			},
+			"due expired half-renewed half-enrolled not-yet-enrolled", nil,
 		},
 		"forced": {
 			func(i inventory) (*plan, error) { return planForced(ctx, i, store.Filter{}) },
@@ -131,8 +143,8 @@ func TestPlans(t *testing.T) {
 			if got := strings.Join(due, " "); got != c.due {
 				t.Errorf("due %q, want %q", got, c.due)
 			}
-			if len(p.due)+len(p.skipped) != len(i.devices) {
-				t.Errorf("%d due and %d skipped of %d", len(p.due), len(p.skipped), len(i.devices))
+			if p.checked() != len(i.devices) {
+				t.Errorf("%d due, %d skipped and %d others of %d", len(p.due), len(p.skipped), p.unnamed, len(i.devices))
 			}
 			for device, want := range c.reasons {
 				if got := p.reason(t, device); !strings.Contains(got, want) {

@@ -79,7 +79,7 @@ func (a *app) runRenew(ctx context.Context, s *site, o renewOptions) (err error)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	bounds := s.bounds()
-	if err := o.guard.apply(&bounds); err != nil {
+	if err := o.apply(&bounds); err != nil {
 		return err
 	}
 	return a.runBatch(ctx, s, o.selection, bounds, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {

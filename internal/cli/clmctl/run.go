@@ -50,11 +50,7 @@ type dueQueue struct {
 
 // DueJobs implements renewal.Queue.
 func (q dueQueue) DueJobs(ctx context.Context, now time.Time) ([]renewal.Job, error) {
-	p, err := planRenew(ctx, q.inventory, store.Filter{}, now, q.policy)
-	if err != nil {
-		return nil, err
-	}
-	return p.due, nil
+	return q.inventory.DueJobs(ctx, store.Filter{}, now, q.policy.LongestWait())
 }
 
 // loopGrace is how long devices that are being worked on may take when the loop

@@ -29,10 +29,13 @@ type inventory interface {
 	enrol.Store
 	enrol.DeliveryStore
 	enrol.SightingStore
+	enrol.HealthStore
+	enrol.Planner
 	PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error)
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
 	NextDue(ctx context.Context, now time.Time) (time.Time, error)
-	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
+	DueJobs(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]renewal.Job, error)
+	CountDevices(ctx context.Context, f store.Filter) (int, error)
 	History(ctx context.Context, device string, events int) (store.History, error)
 	Note(ctx context.Context, a store.Action, kind enrol.EventKind) error
 	SetLabels(ctx context.Context, a store.Action, labels map[string]string) error
@@ -101,7 +104,7 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 		closeOthers := w.close
 		w.close = func() error { client.Close(); return closeOthers() }
 		r := a.newRunner(s, dialer, devices, log)
-		r.CA, r.CAName, r.Gate, r.Limits = client, ca.Name, gate, s.Limits
+		r.CA, r.CAName, r.Gate, r.Limits, r.Health, r.Planned = client, ca.Name, gate, s.Limits, devices, devices
 		runners = append(runners, r)
 	}
 	w.runner = runners[0]

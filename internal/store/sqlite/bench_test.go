@@ -209,7 +209,7 @@ func BenchmarkFleet(b *testing.B) {
 	})
 	b.Run("due-all", func(b *testing.B) {
 		for b.Loop() {
-			if due, err := s.DueDevices(ctx, store.Filter{}, benchEpoch, time.Hour); err != nil || len(due) != devices {
+			if due, err := s.DueJobs(ctx, store.Filter{}, benchEpoch, time.Hour); err != nil || len(due) != devices {
 				b.Fatal(len(due), err)
 			}
 		}
@@ -218,7 +218,7 @@ func BenchmarkFleet(b *testing.B) {
 	spread(b, path, devices, 10)
 	b.Run("due-ten", func(b *testing.B) {
 		for b.Loop() {
-			if due, err := s.DueDevices(ctx, store.Filter{}, benchEpoch, 1000*time.Hour); err != nil || len(due) != 10 {
+			if due, err := s.DueJobs(ctx, store.Filter{}, benchEpoch, 1000*time.Hour); err != nil || len(due) != 10 {
 				b.Fatal(len(due), err)
 			}
 		}

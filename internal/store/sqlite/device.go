@@ -174,12 +174,13 @@ func (v *view) eachOf(ctx context.Context, query string, args []any, f store.Fil
 	})
 }
 
-// CountDevices counts what ListDevices would yield.
+// CountDevices counts what ListDevices would yield. How many there are in all is
+// on record.
 func (s *Store) CountDevices(ctx context.Context, f store.Filter) (int, error) {
 	var n int
 	var err error
 	if len(f.Names) == 0 && len(f.Labels) == 0 {
-		err = s.queryRow(ctx, "SELECT count(*) FROM device", nil, &n)
+		err = s.queryRow(ctx, "SELECT devices FROM fleet", nil, &n)
 	} else {
 		err = s.each(ctx, f, func(*record) error { n++; return nil })
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -32,23 +33,21 @@ const (
 // due is the judgement on a candidate, in the core's own words.
 func (r *record) due(now time.Time, longest time.Duration) bool {
 	d := &r.device
-	return !d.Paused && !d.Quarantined && !fleet.Waits(d.NextAttempt, now, longest) && (r.open || d.Due(now))
+	return !d.Paused && !d.Quarantined && !fleet.Waits(d.NextAttempt, now, longest) && (r.open || d.Tried() && d.Due(now))
 }
 
-// DueDevices returns the names of the devices, among those that a filter
-// selects, that should be worked on at now; those whose certificates end first
-// are in front. They are neither paused nor quarantined, have an open
-// enrolment or a certificate that is due (fleet.Device.Due), and no next try
-// ahead (fleet.Waits with longest, which is enrol.Policy.LongestWait).
-func (s *Store) DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error) {
-	type dueDevice struct {
-		name string
-		end  time.Time
-	}
-	var found []dueDevice
+// DueJobs returns the devices, among those that a filter selects, that should be
+// worked on at now; those whose certificates end first are in front. They are
+// neither paused nor quarantined, have an open enrolment or a certificate that
+// is due (fleet.Device.Due), or failed to get one, and no next try ahead
+// (fleet.Waits with longest, which is enrol.Policy.LongestWait).
+func (s *Store) DueJobs(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]renewal.Job, error) {
+	var found []renewal.Job
 	visit := func(r *record) error {
 		if r.due(now, longest) {
-			found = append(found, dueDevice{r.device.Name, r.certificate.NotAfter})
+			found = append(found, renewal.Job{
+				Device: r.device.Name, NotAfter: r.certificate.NotAfter, Due: r.dueSince(), Failing: r.device.LastError != "",
+			})
 		}
 		return nil
 	}
@@ -62,14 +61,19 @@ func (s *Store) DueDevices(ctx context.Context, f store.Filter, now time.Time, l
 	if err != nil {
 		return nil, fmt.Errorf("find due devices: %w", explain(err))
 	}
-	slices.SortFunc(found, func(a, b dueDevice) int {
-		return cmp.Or(a.end.Compare(b.end), cmp.Compare(a.name, b.name))
+	slices.SortFunc(found, func(a, b renewal.Job) int {
+		return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.Device, b.Device))
 	})
-	names := make([]string, len(found))
-	for i, d := range found {
-		names[i] = d.name
+	return found, nil
+}
+
+// dueSince is since when a due device waits for its next enrolment, retries
+// apart; zero if it has no certificate.
+func (r *record) dueSince() time.Time {
+	if c := r.device.Certificate; c != nil && c.NotAfter.Before(r.device.RenewAt) {
+		return c.NotAfter
 	}
-	return names, nil
+	return r.device.RenewAt
 }
 
 // NextDue returns the time before which no device becomes due that is not due

@@ -92,8 +92,9 @@ func testAssetHistory(t *testing.T, place Place[Inventory]) {
 	same(t, "listed", names(listed), []string{"hw-1", "hw-2"})
 	_, err = store.Collect(s.ListDevices(ctx, store.Filter{Names: []string{"Press 2"}}))
 	wantError(t, "unknown", err, enrol.ErrNotFound)
-	due, err := s.DueDevices(ctx, store.Filter{Names: []string{"PRESS 1"}}, epoch, time.Hour)
-	same(t, "due", []any{due, err}, []any{[]string{"hw-2"}, nil})
+	d, e := device(t, s, "hw-2"), requested("hw-2", 1)
+	commit(t, s, enrol.Change{Enrolment: e, Device: &d})
+	same(t, "due", due(t, s, store.Filter{Names: []string{"PRESS 1"}}, epoch), []string{"hw-2"})
 }
 
 func testNote(t *testing.T, place Place[Inventory]) {

@@ -11,23 +11,39 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
 func due(t testing.TB, s Inventory, f store.Filter, now time.Time) []string {
 	t.Helper()
-	found, err := s.DueDevices(context.Background(), f, now, time.Hour)
+	found, err := s.DueJobs(context.Background(), f, now, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return found
+	return jobNames(found)
+}
+
+func jobNames(jobs []renewal.Job) []string {
+	var names []string
+	for _, j := range jobs {
+		names = append(names, j.Device)
+	}
+	return names
 }
 
 func testDue(t *testing.T, place Place[Inventory]) {
 	ctx := context.Background()
 	s := open(t, place)
 	ca := newIssuer(t, "ca")
-	put(t, s, "none", "fresh", "old", "paused", "waiting")
+	put(t, s, "none", "fresh", "old", "paused", "waiting", "new")
+	failed := func(name string, id byte) {
+		t.Helper()
+		d, e := device(t, s, name), requested(name, id)
+		e.State, d.LastError = enrol.Failed, "its CSR was wrong"
+		commit(t, s, enrol.Change{Enrolment: e, Device: &d})
+	}
+	failed("none", 4) // "new" was never tried, and is never due
 	enrolled := func(name string, id byte, lifetime time.Duration) {
 		t.Helper()
 		commit(t, s, complete(requested(name, id), device(t, s, name), ca.issue(t, int64(id), name, lifetime), epoch))
@@ -105,6 +121,7 @@ func testDueModel(t *testing.T, place func(t testing.TB) Place[Inventory]) {
 func (p *pool) drawFate(rt *rapid.T, t testing.TB, s Inventory, name string, id byte) {
 	d, e := device(t, s, name), requested(name, id+1)
 	d.NextAttempt = drawTime(rt, "next attempt")
+	d.LastError = rapid.SampledFrom([]string{"", "unreachable"}).Draw(rt, "last error")
 	d.Quarantined = rapid.IntRange(0, 6).Draw(rt, "quarantined") == 0
 	e.State = rapid.SampledFrom([]enrol.State{enrol.Submitted, enrol.Completed, enrol.Failed}).Draw(rt, "state")
 	if rapid.Bool().Draw(rt, "has certificate") {
@@ -129,7 +146,7 @@ func judgeDue(t *rapid.T, s Inventory, now time.Time, longest time.Duration) {
 	}
 	devices = slices.DeleteFunc(devices, func(d fleet.Device) bool {
 		_, err := s.OpenEnrolment(ctx, d.Name)
-		return d.Paused || d.Quarantined || fleet.Waits(d.NextAttempt, now, longest) || err != nil && !d.Due(now)
+		return d.Paused || d.Quarantined || fleet.Waits(d.NextAttempt, now, longest) || err != nil && (!d.Tried() || !d.Due(now))
 	})
 	slices.SortStableFunc(devices, func(a, b fleet.Device) int {
 		var endA, endB time.Time
@@ -141,12 +158,23 @@ func judgeDue(t *rapid.T, s Inventory, now time.Time, longest time.Duration) {
 		}
 		return cmp.Or(endA.Compare(endB), cmp.Compare(a.Name, b.Name))
 	})
-	got, err := s.DueDevices(ctx, store.Filter{}, now, longest)
+	got, err := s.DueJobs(ctx, store.Filter{}, now, longest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(got, names(devices)) {
-		t.Fatalf("at %v: %v are due, want %v", now, got, names(devices))
+	var want []renewal.Job
+	for _, d := range devices {
+		j := renewal.Job{Device: d.Name, Due: d.RenewAt, Failing: d.LastError != ""}
+		if c := d.Certificate; c != nil {
+			j.NotAfter = c.NotAfter
+			if c.NotAfter.Before(j.Due) {
+				j.Due = c.NotAfter
+			}
+		}
+		want = append(want, j)
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("at %v: %v are due, want %v", now, got, want)
 	}
 
 	// Nothing becomes due between now and the time that NextDue says.
@@ -160,16 +188,16 @@ func judgeDue(t *rapid.T, s Inventory, now time.Time, longest time.Duration) {
 	if !next.After(now) {
 		t.Fatalf("the next one after %v is due at %v", now, next)
 	}
-	before, err := s.DueDevices(ctx, store.Filter{}, next.Add(-time.Microsecond), 1<<62)
+	before, err := s.DueJobs(ctx, store.Filter{}, next.Add(-time.Microsecond), 1<<62)
 	if err != nil {
 		t.Fatal(err)
 	}
-	atNow, err := s.DueDevices(ctx, store.Filter{}, now, 1<<62)
+	atNow, err := s.DueJobs(ctx, store.Filter{}, now, 1<<62)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range before {
-		if !slices.Contains(atNow, name) {
+	for _, name := range jobNames(before) {
+		if !slices.Contains(jobNames(atNow), name) {
 			t.Fatalf("%s becomes due between %v and %v", name, now, next)
 		}
 	}

@@ -53,7 +53,7 @@ func testList(t *testing.T, place Place[Inventory]) {
 	wantError(t, "list", err, enrol.ErrNotFound)
 	_, err = s.CountDevices(ctx, unknown)
 	wantError(t, "count", err, enrol.ErrNotFound)
-	_, err = s.DueDevices(ctx, unknown, epoch, time.Hour)
+	_, err = s.DueJobs(ctx, unknown, epoch, time.Hour)
 	wantError(t, "due", err, enrol.ErrNotFound)
 }
 

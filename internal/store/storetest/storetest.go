@@ -9,6 +9,7 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -42,12 +43,12 @@ type Inventory interface {
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
 	// CountDevices counts what ListDevices would yield.
 	CountDevices(ctx context.Context, f store.Filter) (int, error)
-	// DueDevices returns the names of the devices that should be worked on at
-	// now, those whose certificates end first in front: not paused, not
-	// quarantined, with an open enrolment or a certificate that is due
-	// (fleet.Device.Due), and no next try ahead (fleet.Waits with longest, see
+	// DueJobs returns the devices that should be worked on at now, those whose
+	// certificates end first in front: not paused, not quarantined, with an open
+	// enrolment, a certificate that is due (fleet.Device.Due) or a failure to get
+	// one, and no next try ahead (fleet.Waits with longest, see
 	// enrol.Policy.LongestWait).
-	DueDevices(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]string, error)
+	DueJobs(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]renewal.Job, error)
 	// NextDue returns the time before which no device becomes due that is not
 	// due at now, and the zero time if none ever will.
 	NextDue(ctx context.Context, now time.Time) (time.Time, error)

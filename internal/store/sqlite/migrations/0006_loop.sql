@@ -1,0 +1,63 @@
+-- What all processes know of the CAs, as JSON.
+CREATE TABLE breaker (
+    ca    TEXT NOT NULL PRIMARY KEY,
+    state TEXT NOT NULL CHECK (json_valid(state))
+) STRICT, WITHOUT ROWID;
+
+-- When a device first proved its identity here.
+ALTER TABLE device ADD COLUMN reached_at INTEGER;
+UPDATE device SET reached_at = coalesce(
+    (SELECT min(at) FROM event WHERE event.device = device.id AND kind = 'progress'),
+    (SELECT at FROM sighting WHERE sighting.device = device.id),
+    enrolled_at);
+
+-- A device that was never tried is for enrol to begin with, and never due.
+DROP INDEX device_due;
+ALTER TABLE device DROP COLUMN due_at;
+ALTER TABLE device ADD COLUMN due_at INTEGER GENERATED ALWAYS AS (
+    CASE WHEN paused OR quarantined OR NOT open AND cert_sha256 IS NULL AND last_error = '' THEN NULL
+    ELSE max(
+        coalesce(next_attempt, -9223372036854775807),
+        CASE WHEN open OR cert_sha256 IS NULL THEN -9223372036854775807
+        ELSE min(coalesce(renew_at, -9223372036854775807), cert_not_after) END)
+    END) VIRTUAL;
+CREATE INDEX device_due ON device (due_at) WHERE due_at IS NOT NULL;
+
+-- For the census of the fleet and the plan of its renewals.
+CREATE INDEX device_renew_at ON device (renew_at) WHERE renew_at IS NOT NULL AND NOT paused AND NOT quarantined;
+CREATE INDEX device_end ON device (cert_not_after, paused, quarantined);
+CREATE INDEX device_enrolled ON device (enrolled_at) WHERE enrolled_at IS NOT NULL;
+CREATE INDEX device_failing ON device (id) WHERE last_error <> '';
+CREATE INDEX device_quarantined ON device (id) WHERE quarantined;
+CREATE INDEX device_paused ON device (id) WHERE paused;
+CREATE INDEX device_open ON device (id) WHERE open;
+CREATE INDEX device_unreached ON device (commissioned_at) WHERE reached_at IS NULL AND NOT paused;
+
+-- How many devices there are.
+CREATE TABLE fleet (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    devices INTEGER NOT NULL
+) STRICT;
+INSERT INTO fleet (id, devices) SELECT 1, count(*) FROM device;
+CREATE TRIGGER device_added AFTER INSERT ON device BEGIN UPDATE fleet SET devices = devices + 1; END;
+CREATE TRIGGER device_removed AFTER DELETE ON device BEGIN UPDATE fleet SET devices = devices - 1; END;
+
+-- How often each kind of event happened since the inventory began, whatever
+-- became of the events.
+CREATE TABLE tally (
+    kind  TEXT    NOT NULL,
+    class TEXT    NOT NULL,
+    n     INTEGER NOT NULL,
+    PRIMARY KEY (kind, class)
+) STRICT, WITHOUT ROWID;
+INSERT INTO tally (kind, class, n) SELECT kind, class, count(*) FROM event GROUP BY kind, class;
+
+-- How long the steps of completed enrolments took; bucket is the index of the
+-- upper bound.
+CREATE TABLE step (
+    name   TEXT    NOT NULL,
+    bucket INTEGER NOT NULL,
+    n      INTEGER NOT NULL,
+    sum    INTEGER NOT NULL,
+    PRIMARY KEY (name, bucket)
+) STRICT, WITHOUT ROWID;
