@@ -13,6 +13,7 @@ type Job struct {
 	NotAfter time.Time // the end of its present certificate; zero: it has none
 	Due      time.Time // since when; zero: for ever
 	Failing  bool      // its last try failed
+	Force    bool      // somebody wants it now, whatever its times of the next try say
 }
 
 // Queue is what the loop needs of the inventory.

@@ -47,13 +47,21 @@ type Loop struct {
 	Log      *slog.Logger
 
 	wishes chan []string
+	ending chan struct{} // closed when no more wishes are taken
 }
 
-// NewLoop returns a copy of a loop that can take wishes.
+// ErrEnded reports a wish to a loop that takes no more devices.
+var ErrEnded = errors.New("the renewal loop is ending")
+
+// NewLoop returns a copy of a loop that can take wishes; Run is for one use.
 func NewLoop(l Loop) *Loop {
-	l.wishes = make(chan []string)
+	l.wishes, l.ending = make(chan []string), make(chan struct{})
 	return &l
 }
+
+// now reads the wall clock anew: the monotonic one stands still while the host
+// is suspended, and knows nothing of a clock that was put forward or back.
+func (l *Loop) now() time.Time { return l.Now().Round(0) }
 
 // Pass is what came of a pass.
 type Pass struct {
@@ -68,7 +76,6 @@ type Pass struct {
 type drive struct {
 	*Loop
 	s       *Scheduler
-	force   bool
 	work    context.Context // of the devices
 	results chan enrol.Result
 	pass    *Pass // nil: nobody wants to know
@@ -80,15 +87,15 @@ func (l *Loop) drive(ctx context.Context, b Bounds) *drive {
 
 // Pass tries each of the jobs once. It returns when every one has its result,
 // or when it is of no use to go on, or soon after ctx ends.
-func (l *Loop) Pass(ctx context.Context, jobs []Job, force bool) Pass {
+func (l *Loop) Pass(ctx context.Context, jobs []Job) Pass {
 	b := l.Bounds
 	b.Once = true
 	d := l.drive(ctx, b)
-	d.force, d.pass = force, &Pass{}
-	d.s.Offer(jobs)
+	d.pass = &Pass{}
+	d.s.Offer(l.now(), jobs)
 	for {
 		wake := d.start(ctx)
-		if d.s.Running() == 0 && (ctx.Err() != nil || d.s.Halted() != HaltNone || len(d.s.Left()) == 0) {
+		if d.s.Running() == 0 && (ctx.Err() != nil || d.s.Halted() != HaltNone || d.s.Waiting() == 0) {
 			break
 		}
 		d.wait(ctx, wake)
@@ -107,12 +114,13 @@ func (l *Loop) Run(ctx context.Context, hurry <-chan struct{}) {
 	d := l.drive(work, l.Bounds)
 	var last Tick
 	for ctx.Err() == nil {
-		if now := l.Now(); last.At.IsZero() || last.due(now, l.Tick) {
+		if now := l.now(); last.At.IsZero() || last.due(now, l.Tick) {
 			last = d.look(ctx, now)
 		}
 		wake := d.start(ctx)
 		d.wait(ctx, d.earliest(wake, last))
 	}
+	close(l.ending)
 	if l.Grace <= 0 {
 		stop()
 	}
@@ -152,14 +160,14 @@ func (d *drive) look(ctx context.Context, now time.Time) Tick {
 	t := Tick{At: now, Blocked: d.s.Blocked(now)}
 	jobs, err := d.Queue.DueJobs(ctx, now)
 	if err == nil {
-		d.s.Offer(jobs)
+		d.s.Offer(now, jobs)
 		t.Next, err = d.Queue.NextDue(ctx, now)
 	}
 	if err != nil && ctx.Err() == nil {
 		t.Err = err
 		d.Log.Error("read who is due; the next look tries again", "error", err)
 	}
-	t.Due, t.Running = len(d.s.Left()), d.s.Running()
+	t.Due, t.Running = d.s.Waiting(), d.s.Running()
 	d.Observer.Ticked(t)
 	return t
 }
@@ -167,21 +175,21 @@ func (d *drive) look(ctx context.Context, now time.Time) Tick {
 // start starts what may be started, and returns when to ask again.
 func (d *drive) start(ctx context.Context) time.Time {
 	for ctx.Err() == nil {
-		job, ok, wake := d.s.Next(d.Now())
+		job, ok, wake := d.s.Next(d.now())
 		if !ok {
 			return wake
 		}
-		d.begin(job.Device, d.force)
+		d.begin(job)
 	}
 	return time.Time{}
 }
 
-func (d *drive) begin(device string, force bool) {
-	d.Observer.Started(device)
+func (d *drive) begin(j Job) {
+	d.Observer.Started(j.Device)
 	go func() {
 		ctx, cancel := context.WithTimeout(d.work, d.Timeout)
 		defer cancel()
-		d.results <- d.Worker.Run(ctx, device, force)
+		d.results <- d.Worker.Run(ctx, j.Device, j.Force)
 	}()
 }
 
@@ -189,7 +197,7 @@ func (d *drive) begin(device string, force bool) {
 func (d *drive) wait(ctx context.Context, until time.Time) {
 	var alarm <-chan time.Time
 	if !until.IsZero() {
-		timer := time.NewTimer(max(until.Sub(d.Now()), 0))
+		timer := time.NewTimer(max(until.Sub(d.now()), 0))
 		defer timer.Stop()
 		alarm = timer.C
 	}
@@ -201,18 +209,14 @@ func (d *drive) wait(ctx context.Context, until time.Time) {
 	case r := <-d.results:
 		d.finish(r)
 	case devices := <-d.wishes:
-		for _, device := range devices {
-			if d.s.Claim(device) {
-				d.begin(device, true)
-			}
-		}
+		d.s.Wish(devices...)
 	case <-alarm:
 	case <-ended:
 	}
 }
 
 func (d *drive) finish(r enrol.Result) {
-	d.s.Finish(d.Now(), r.Device, Judge(r))
+	d.s.Finish(d.now(), r.Device, Judge(r))
 	if d.pass != nil {
 		d.pass.Results = append(d.pass.Results, r)
 		d.pass.NoCA = d.pass.NoCA || Judge(r).NoCA
@@ -220,12 +224,14 @@ func (d *drive) finish(r enrol.Result) {
 	d.Observer.Finished(r)
 }
 
-// Wish has devices tried at once, whatever their times of the next try say. It
-// returns an error if the loop does not run.
+// Wish has devices tried before all others, whatever their times of the next
+// try say. It returns an error that wraps ErrEnded if the loop takes no more.
 func (l *Loop) Wish(ctx context.Context, devices ...string) error {
 	select {
 	case l.wishes <- devices:
 		return nil
+	case <-l.ending:
+		return ErrEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}

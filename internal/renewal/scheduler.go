@@ -1,7 +1,6 @@
 package renewal
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -14,7 +13,7 @@ type Bounds struct {
 	CA      fleet.Limits // its rate and calendar; enrol.Gate keeps the concurrency
 	Strikes int          // devices in a row that find the CA unavailable, after which it is left alone; 0: no number is enough
 	Retry   time.Duration
-	Once    bool // a single pass: with the CA gone it ends instead of waiting
+	Once    bool // a single pass: where it would have to wait for the CA or the calendar it ends
 
 	Canary      int     // so many devices go first, and unless one of them succeeds nobody follows; 0: none
 	MaxFailures int     // more failed devices end the run; 0: no number does
@@ -24,23 +23,19 @@ type Bounds struct {
 // shareFrom is from how many devices on a share of failures means something.
 const shareFrom = 10
 
-// urgency is how long before the end of its certificate a device is worked on
-// within a maintenance window that lasts longer.
-const urgency = 10 * time.Minute
-
-// failingTurn gives a device whose last try failed every n-th turn while others
-// wait, so that neither kind waits for the other for ever.
-const failingTurn = 4
+// maxBlock bounds how long the CA is left alone without another look.
+const maxBlock = time.Hour
 
 // Halt says why a scheduler starts nothing any more.
 type Halt string
 
 // The reasons to halt.
 const (
-	HaltNone     Halt = ""
-	HaltCanary   Halt = "canary"   // none of the first devices succeeded
-	HaltFailures Halt = "failures" // too many failed
-	HaltCA       Halt = "ca"       // the CA cannot be had
+	HaltNone        Halt = ""
+	HaltCanary      Halt = "canary"      // none of the first devices succeeded
+	HaltFailures    Halt = "failures"    // too many failed
+	HaltCA          Halt = "ca"          // the CA cannot be had
+	HaltMaintenance Halt = "maintenance" // a maintenance window has begun
 )
 
 // Done is what a scheduler has to know about a device that was worked on.
@@ -58,49 +53,82 @@ type Done struct {
 type Scheduler struct {
 	bounds Bounds
 
-	healthy, failing []Job // what is left to start, each most urgent first
-	running          map[string]bool
-	failingRunning   map[string]bool
-	turn             int
-	pace             time.Time // of the CA: no device is started before
-	tried, failed    int
-	succeeded        bool
-	strikes          int
-	blocked          time.Time // until when the CA is left alone
-	halt             Halt
+	lanes          [numLanes]lane
+	running        map[string]laneName
+	doubtful       int // of the running, those that may well not answer
+	turn           int
+	pace           time.Time // of the CA: no device is started before
+	tried, failed  int
+	succeeded      bool
+	strikes        int
+	blocked        time.Time // until when the CA is left alone
+	halt           Halt
 }
 
 // NewScheduler returns a scheduler to which nothing was offered yet.
 func NewScheduler(b Bounds) *Scheduler {
 	b.Devices = max(b.Devices, 1)
-	return &Scheduler{bounds: b, running: map[string]bool{}, failingRunning: map[string]bool{}}
+	return &Scheduler{bounds: b, running: map[string]laneName{}}
 }
 
-// Offer replaces what is left to start by the devices that are due now. Those
-// that are being worked on stay so, and are not started again.
-func (s *Scheduler) Offer(jobs []Job) {
-	s.healthy, s.failing = s.healthy[:0], s.failing[:0]
+// Offer replaces what is left to start by the devices that are due at now;
+// wishes stay. Those that are being worked on are not started again.
+func (s *Scheduler) Offer(now time.Time, jobs []Job) {
+	wished := make(map[string]bool, len(s.lanes[laneWished]))
+	for _, j := range s.lanes[laneWished] {
+		wished[j.Device] = true
+	}
+	for name := laneWished + 1; name < numLanes; name++ {
+		s.lanes[name] = s.lanes[name][:0]
+	}
 	for _, j := range jobs {
-		switch {
-		case s.running[j.Device]:
-		case j.Failing:
-			s.failing = append(s.failing, j)
-		default:
-			s.healthy = append(s.healthy, j)
+		if _, running := s.running[j.Device]; !running && !wished[j.Device] {
+			name := laneOf(j, now)
+			s.lanes[name] = append(s.lanes[name], j)
 		}
 	}
-	slices.SortStableFunc(s.healthy, moreUrgent)
-	slices.SortStableFunc(s.failing, moreUrgent)
+	for name := range s.lanes {
+		s.lanes[name].order()
+	}
 }
 
-// moreUrgent orders by the ends of certificates; a device without one comes
-// first.
-func moreUrgent(a, b Job) int {
-	return cmp.Or(a.NotAfter.Compare(b.NotAfter), a.Due.Compare(b.Due), cmp.Compare(a.Device, b.Device))
+// Add offers one more device, which must neither be left to start nor be worked
+// on.
+func (s *Scheduler) Add(now time.Time, j Job) { s.lanes[laneOf(j, now)].push(j) }
+
+// Wish has devices started before all others and with force; those that are
+// being worked on are not started again.
+func (s *Scheduler) Wish(devices ...string) {
+	wished := make(map[string]bool, len(devices))
+	for _, device := range devices {
+		if _, running := s.running[device]; !running {
+			wished[device] = true
+		}
+	}
+	for name := range s.lanes {
+		s.lanes[name] = slices.DeleteFunc(s.lanes[name], func(j Job) bool { return wished[j.Device] })
+		s.lanes[name].order()
+	}
+	for device := range wished {
+		s.lanes[laneWished].push(Job{Device: device, Force: true})
+	}
 }
 
-// Left returns the devices that were offered and not started.
-func (s *Scheduler) Left() []Job { return slices.Concat(s.healthy, s.failing) }
+// Waiting counts the devices that were offered or wished and not started.
+func (s *Scheduler) Waiting() int {
+	n := 0
+	for _, l := range s.lanes {
+		n += len(l)
+	}
+	return n
+}
+
+// Left returns them, the most urgent first.
+func (s *Scheduler) Left() []Job {
+	left := slices.Concat(s.lanes[laneWished], s.lanes[laneSound], s.lanes[laneLost], s.lanes[laneFailing])
+	slices.SortFunc(left, moreUrgent)
+	return left
+}
 
 // Running counts the devices that are being worked on.
 func (s *Scheduler) Running() int { return len(s.running) }
@@ -120,8 +148,15 @@ func (s *Scheduler) Blocked(now time.Time) time.Time {
 // the time at which to ask again; the zero time: when a device is done, or
 // something is offered.
 func (s *Scheduler) Next(now time.Time) (job Job, ok bool, wake time.Time) {
-	if s.halt != HaltNone || len(s.healthy)+len(s.failing) == 0 || len(s.running) >= s.atOnce() {
+	if s.halt != HaltNone || s.Waiting() == 0 || len(s.running) >= s.atOnce() {
 		return Job{}, false, time.Time{}
+	}
+	if end, within := s.bounds.CA.Calendar.Within(now); within {
+		if s.bounds.Once {
+			s.halt = HaltMaintenance
+			return Job{}, false, time.Time{}
+		}
+		return Job{}, false, end
 	}
 	// A stored pace or block that is further ahead than it can be was set
 	// before the clock was put back.
@@ -132,11 +167,12 @@ func (s *Scheduler) Next(now time.Time) (job Job, ok bool, wake time.Time) {
 	if fleet.Waits(s.blocked, now, maxBlock) {
 		return Job{}, false, s.blocked
 	}
-	job, ok, wake = s.choose(now)
-	if !ok {
-		return Job{}, false, wake
+	name := s.choose()
+	job = s.lanes[name].pop()
+	s.running[job.Device] = name
+	if name.doubtful() {
+		s.doubtful++
 	}
-	s.running[job.Device] = true
 	s.turn++
 	s.pace = now.Add(interval)
 	return job, true, time.Time{}
@@ -156,62 +192,25 @@ func (s *Scheduler) atOnce() int {
 
 func (s *Scheduler) struck() bool { return s.bounds.Strikes > 0 && s.strikes >= s.bounds.Strikes }
 
-// choose takes the next device from what is left.
-func (s *Scheduler) choose(now time.Time) (Job, bool, time.Time) {
-	end, within := s.bounds.CA.Calendar.Within(now)
-	pick := func(from *[]Job) (Job, bool) {
-		for i, j := range *from {
-			if !within || !j.NotAfter.IsZero() && j.NotAfter.Before(end.Add(urgency)) {
-				// What is in front was passed over, and there is little of it.
-				copy((*from)[1:i+1], (*from)[:i])
-				*from = (*from)[1:]
-				return j, true
-			}
-			if within && !j.NotAfter.IsZero() {
-				break // the others end later
-			}
-		}
-		return Job{}, false
-	}
-	// Devices that do not answer take their time; half of the places are kept
-	// for others as long as there are any.
-	turn := s.turn%failingTurn == failingTurn-1 && len(s.failingRunning) < max(1, s.bounds.Devices/2)
-	if len(s.healthy) > 0 && !turn {
-		if j, ok := pick(&s.healthy); ok {
-			return j, true, time.Time{}
+// choose finds the lane whose turn it is; one of them has devices. Those that
+// may not answer take their time: half of the places are kept for others as
+// long as there are any.
+func (s *Scheduler) choose() laneName {
+	crowded := len(s.lanes[laneSound]) > 0 && s.doubtful >= max(1, s.bounds.Devices/2)
+	for _, name := range turns[s.turn%len(turns)] {
+		if len(s.lanes[name]) > 0 && !(crowded && name.doubtful()) {
+			return name
 		}
 	}
-	if len(s.healthy) == 0 || turn || within {
-		if j, ok := pick(&s.failing); ok {
-			s.failingRunning[j.Device] = true
-			return j, true, time.Time{}
-		}
-	}
-	if j, ok := pick(&s.healthy); ok {
-		return j, true, time.Time{}
-	}
-	return Job{}, false, end
+	return laneSound
 }
 
-// maxBlock bounds how long the CA is left alone without another look.
-const maxBlock = time.Hour
-
-// Claim marks a device as being worked on out of turn, unless it is already.
-func (s *Scheduler) Claim(device string) bool {
-	if s.running[device] {
-		return false
-	}
-	s.running[device] = true
-	for _, from := range []*[]Job{&s.healthy, &s.failing} {
-		*from = slices.DeleteFunc(*from, func(j Job) bool { return j.Device == device })
-	}
-	return true
-}
-
-// Finish is told of each device that Next or Claim had given out.
+// Finish is told of each device that Next had given out.
 func (s *Scheduler) Finish(now time.Time, device string, d Done) {
+	if s.running[device].doubtful() {
+		s.doubtful--
+	}
 	delete(s.running, device)
-	delete(s.failingRunning, device)
 	if interval := s.bounds.CA.Rate.Interval(); interval > 0 && !d.AskedCA {
 		s.pace = s.pace.Add(-interval)
 	}

@@ -2,6 +2,7 @@ package renewal_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func TestMostUrgentFirst(t *testing.T) {
 	s := renewal.NewScheduler(renewal.Bounds{Devices: 1})
 	offered := jobs(20, false)
 	slices.Reverse(offered)
-	s.Offer(offered)
+	s.Offer(epoch(), offered)
 	for i := range 20 {
 		job, ok, _ := s.Next(epoch())
 		if want := fmt.Sprintf("plc-%04d", i); !ok || job.Device != want {
@@ -54,7 +55,7 @@ func TestMostUrgentFirst(t *testing.T) {
 func TestDeadDevicesDoNotStarveTheFleet(t *testing.T) {
 	t.Parallel()
 	s := renewal.NewScheduler(renewal.Bounds{Devices: 4})
-	s.Offer(append(jobs(500, true), jobs(20, false)...))
+	s.Offer(epoch(), append(jobs(500, true), jobs(20, false)...))
 	now, dead, healthy := epoch(), 0, 0
 	ends := map[string]time.Time{}
 	for healthy < 20 {
@@ -96,7 +97,7 @@ func TestDeadDevicesDoNotStarveTheFleet(t *testing.T) {
 func TestPace(t *testing.T) {
 	t.Parallel()
 	s := renewal.NewScheduler(renewal.Bounds{Devices: 8, CA: fleet.Limits{Rate: fleet.Rate{N: 6, Per: time.Minute}}})
-	s.Offer(jobs(100, false))
+	s.Offer(epoch(), jobs(100, false))
 	now := epoch()
 	first, ok, _ := s.Next(now)
 	if !ok {
@@ -119,7 +120,7 @@ func TestCanary(t *testing.T) {
 	t.Parallel()
 	for _, succeeds := range []bool{false, true} {
 		s := renewal.NewScheduler(renewal.Bounds{Devices: 8, Canary: 3})
-		s.Offer(jobs(20, false))
+		s.Offer(epoch(), jobs(20, false))
 		var first []string
 		for {
 			job, ok, _ := s.Next(epoch())
@@ -154,7 +155,7 @@ func TestMaxFailures(t *testing.T) {
 		{renewal.Bounds{}, 100},
 	} {
 		s := renewal.NewScheduler(c.bounds)
-		s.Offer(jobs(100, false))
+		s.Offer(epoch(), jobs(100, false))
 		tried := 0
 		for {
 			job, ok, _ := s.Next(epoch())
@@ -174,7 +175,7 @@ func TestMaxFailures(t *testing.T) {
 func TestCAIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	s := renewal.NewScheduler(renewal.Bounds{Devices: 4, Strikes: 3, Retry: time.Minute})
-	s.Offer(jobs(50, false))
+	s.Offer(epoch(), jobs(50, false))
 	now := epoch()
 	started := 0
 	for range 3 {
@@ -204,35 +205,61 @@ func TestCAIsLeftAlone(t *testing.T) {
 	}
 }
 
-// In a maintenance window only those are worked on whose certificates would
-// end before it does.
+// In a maintenance window nobody is worked on; a single pass ends.
 func TestMaintenance(t *testing.T) {
 	t.Parallel()
 	calendar, err := fleet.ParseCalendar([]string{"daily 12:00-14:00"}, time.UTC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := renewal.NewScheduler(renewal.Bounds{Devices: 500, CA: fleet.Limits{Calendar: calendar}})
-	s.Offer(append(jobs(200, false), renewal.Job{Device: "new"}))
-	n := 0
-	for {
-		job, ok, wake := s.Next(epoch())
-		if !ok {
-			if want := epoch().Add(2 * time.Hour); !wake.Equal(want) {
-				t.Errorf("wakes at %v, want %v", wake, want)
-			}
-			break
+	for _, once := range []bool{false, true} {
+		s := renewal.NewScheduler(renewal.Bounds{Devices: 500, Once: once, CA: fleet.Limits{Calendar: calendar}})
+		s.Offer(epoch(), jobs(200, false))
+		end := epoch().Add(2 * time.Hour)
+		_, ok, wake := s.Next(end.Add(-time.Second))
+		if ok || once != wake.IsZero() || !once && !wake.Equal(end) || (s.Halted() == renewal.HaltMaintenance) != once {
+			t.Errorf("once %v: %v, %v, %q", once, ok, wake, s.Halted())
 		}
-		if job.Device == "new" {
-			t.Error("a device that never had a certificate is not urgent")
+		if _, ok, _ := s.Next(end); ok == once {
+			t.Errorf("once %v: after the window: %v", once, ok)
 		}
-		n++
 	}
-	if n != 130 {
-		t.Errorf("%d were urgent, want 130", n)
+}
+
+// Devices without a valid certificate, those that failed, and the others share
+// the turns, and a wish goes before all.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	s := renewal.NewScheduler(renewal.Bounds{Devices: 100})
+	var offered []renewal.Job
+	for i := range 20 {
+		offered = append(offered, renewal.Job{Device: fmt.Sprintf("lost-%d", i)},
+			renewal.Job{Device: fmt.Sprintf("failing-%d", i), Failing: true},
+			renewal.Job{Device: fmt.Sprintf("sound-%d", i), NotAfter: epoch().Add(time.Hour)})
 	}
-	if _, ok, _ := s.Next(epoch().Add(2 * time.Hour)); !ok {
-		t.Error("nobody after the window")
+	s.Offer(epoch(), offered)
+	s.Wish("sound-7", "unknown")
+	s.Offer(epoch(), offered) // wishes stay
+	if s.Waiting() != 61 || len(s.Left()) != 61 {
+		t.Fatalf("%d wait, %d are left", s.Waiting(), len(s.Left()))
+	}
+	counts := map[string]int{}
+	for i := range 22 {
+		job, ok, _ := s.Next(epoch())
+		if !ok || job.Force != (i < 2) || i < 2 && job.Device != "sound-7" && job.Device != "unknown" {
+			t.Fatalf("%d: %+v, %v", i, job, ok)
+		}
+		if i >= 2 {
+			counts[job.Device[:4]]++
+		}
+	}
+	if want := map[string]int{"soun": 10, "lost": 5, "fail": 5}; !maps.Equal(counts, want) {
+		t.Errorf("%v, want %v", counts, want)
+	}
+	s.Offer(epoch(), nil)
+	s.Wish("sound-7", "lost-19")
+	if left := s.Left(); len(left) != 1 || left[0].Device != "lost-19" {
+		t.Errorf("a device that is worked on is wished again: %v", left)
 	}
 }
 
@@ -249,9 +276,17 @@ func TestSchedulerProperties(t *testing.T) {
 		n := rapid.IntRange(0, 30).Draw(t, "jobs")
 		var offered []renewal.Job
 		for i := range n {
-			offered = append(offered, renewal.Job{Device: fmt.Sprint(i), Failing: rapid.Bool().Draw(t, "failing")})
+			offered = append(offered, renewal.Job{
+				Device: fmt.Sprint(i), Failing: rapid.Bool().Draw(t, "failing"), NotAfter: epoch().Add(time.Duration(rapid.IntRange(-1, 1).Draw(t, "end")) * time.Hour),
+			})
 		}
-		s.Offer(offered)
+		if rapid.Bool().Draw(t, "at once") {
+			s.Offer(epoch(), offered)
+		} else {
+			for _, j := range offered {
+				s.Add(epoch(), j)
+			}
+		}
 		now := epoch()
 		started := map[string]int{}
 		var running []string

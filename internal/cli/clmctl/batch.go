@@ -36,7 +36,7 @@ func (b *batch) run(ctx context.Context, p *plan) *report {
 	loop := renewal.NewLoop(renewal.Loop{
 		Worker: b.worker, Observer: batchObserver{b.watch}, Bounds: b.bounds, Timeout: b.timeout, Now: b.now, Log: slog.New(slog.DiscardHandler),
 	})
-	pass := loop.Pass(ctx, p.due, p.force)
+	pass := loop.Pass(ctx, p.due)
 	b.watch.end()
 	return newReport(p, pass)
 }
@@ -55,6 +55,8 @@ func whyLeft(p renewal.Pass) string {
 		return "not tried, since the run was interrupted"
 	case p.Halt == renewal.HaltCA:
 		return "not tried, since the CA is unavailable"
+	case p.Halt == renewal.HaltMaintenance:
+		return "not tried, since a maintenance window is open"
 	case p.Halt == renewal.HaltCanary:
 		return "not tried, since none of the first devices succeeded"
 	case p.Halt == renewal.HaltFailures:

@@ -136,6 +136,24 @@ func TestBatchStopsAskingADeadCA(t *testing.T) {
 	}
 }
 
+// In a maintenance window nobody is asked, and the run says so.
+func TestBatchInMaintenance(t *testing.T) {
+	t.Parallel()
+	calendar, err := fleet.ParseCalendar([]string{"2026-12-24T00:00/2026-12-27T06:00"}, time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &fakeWorker{result: func(_ context.Context, device string) enrol.Result { return renewed(device) }}
+	b := &batch{
+		worker: w, bounds: renewal.Limit(4, fleet.Limits{Calendar: calendar}), timeout: time.Minute, watch: silentWatcher{},
+		now: func() time.Time { return time.Date(2026, 12, 25, 0, 0, 0, 0, time.UTC) },
+	}
+	r := b.run(context.Background(), &plan{due: jobs(names(3)...)})
+	if err := r.err(); r.Pending != 3 || len(w.tried) != 0 || clikit.ExitCode(err) != clikit.ExitUnavailable || err.Error() != "a maintenance window is open, and 3 devices left" {
+		t.Errorf("%s, %v", r.summary(), err)
+	}
+}
+
 // One device that the CA does not serve stops nothing.
 func TestBatchGoesOnWhileTheCAAnswersOthers(t *testing.T) {
 	t.Parallel()

@@ -16,12 +16,12 @@ type plan struct {
 	due     []renewal.Job // to be tried
 	skipped []outcome     // others, and why
 	unnamed int           // others, of which there is nothing to say
-	force   bool          // retry times do not count
+	force   bool          // of those taken from now on: their retry times do not count
 }
 
 // take puts a device among those to be tried.
 func (p *plan) take(d fleet.Device) {
-	j := renewal.Job{Device: d.Name, Due: d.RenewAt, Failing: d.LastError != ""}
+	j := renewal.Job{Device: d.Name, Due: d.RenewAt, Failing: d.LastError != "", Force: p.force}
 	if d.Certificate != nil {
 		j.NotAfter = d.Certificate.NotAfter
 	}

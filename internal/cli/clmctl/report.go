@@ -123,6 +123,9 @@ func (r *report) err() error {
 		}
 		return clikit.WithHint(clikit.WithCode(fmt.Errorf("%d of %s failed", r.Failed, devices(r.Due)), clikit.ExitSomeFailed),
 			"clmctl device history NAME tells more; "+again)
+	case r.halt == renewal.HaltMaintenance:
+		return clikit.WithHint(clikit.WithCode(fmt.Errorf("a maintenance window is open, and %s left", devices(r.Pending)), clikit.ExitUnavailable),
+			"the first clmctl renew after it goes on (renewal.maintenance in the configuration has the windows)")
 	case r.caUnavailable:
 		return clikit.WithHint(clikit.WithCode(fmt.Errorf("the CA is unavailable, and %s left", devices(r.Pending)), clikit.ExitUnavailable),
 			"check the CA; the next clmctl renew tries again")
