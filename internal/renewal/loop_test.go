@@ -21,7 +21,7 @@ import (
 // observer, with a wall clock that can be put forward and back.
 type world struct {
 	mu       sync.Mutex
-	shift    atomic.Int64 // of the wall clock, a duration
+	shift    atomic.Int64  // of the wall clock, a duration
 	life     time.Duration // of the certificates
 	ends     map[string]time.Time
 	runs     map[string]int
@@ -96,17 +96,29 @@ func (w *world) Run(ctx context.Context, device string, force bool) enrol.Result
 }
 
 // Started implements renewal.Observer.
-func (w *world) Started(device string) { w.started = append(w.started, device) }
+func (w *world) Started(device string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.started = append(w.started, device)
+}
 
 // Finished implements renewal.Observer.
 func (*world) Finished(enrol.Result) {}
 
 // Ticked implements renewal.Observer.
 func (w *world) Ticked(t renewal.Tick) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.ticks++
 	if t.Err != nil {
 		w.tickErrs++
 	}
+}
+
+func (w *world) begun() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.started)
 }
 
 func (w *world) loop(tick, grace time.Duration, b renewal.Bounds) *renewal.Loop {
@@ -212,28 +224,28 @@ func TestWish(t *testing.T) {
 		w := newWorld(time.Hour, "a", "b", "c")
 		w.takes = 10 * time.Second
 		l := w.loop(30*time.Second, time.Hour, renewal.Bounds{Devices: 2})
-		var refused error
+		refused := make(chan error, 1)
 		w.run(l, func() {
 			time.Sleep(time.Second)
 			if err := l.Wish(context.Background(), "a", "b", "c", "a"); err != nil {
 				t.Error(err)
 			}
 			synctest.Wait()
-			if len(w.started) != 2 {
-				t.Errorf("%v at once", w.started)
+			if n := w.begun(); n != 2 {
+				t.Errorf("%d at once", n)
 			}
 			time.Sleep(11 * time.Second)
 			synctest.Wait()
-			if len(w.started) != 3 {
-				t.Errorf("%v after one was done", w.started)
+			if n := w.begun(); n != 3 {
+				t.Errorf("%d after one was done", n)
 			}
 			go func() {
 				time.Sleep(time.Millisecond)
-				refused = l.Wish(context.Background(), "a")
+				refused <- l.Wish(context.Background(), "a")
 			}()
 		})
-		if !errors.Is(refused, renewal.ErrEnded) {
-			t.Errorf("a wish at the end: %v", refused)
+		if err := <-refused; !errors.Is(err, renewal.ErrEnded) {
+			t.Errorf("a wish at the end: %v", err)
 		}
 		if want := map[string]int{"a": 1, "b": 1, "c": 1}; !maps.Equal(w.runs, want) || !w.forced["c"] {
 			t.Errorf("%v, forced %v", w.runs, w.forced)

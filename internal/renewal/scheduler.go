@@ -53,16 +53,16 @@ type Done struct {
 type Scheduler struct {
 	bounds Bounds
 
-	lanes          [numLanes]lane
-	running        map[string]laneName
-	doubtful       int // of the running, those that may well not answer
-	turn           int
-	pace           time.Time // of the CA: no device is started before
-	tried, failed  int
-	succeeded      bool
-	strikes        int
-	blocked        time.Time // until when the CA is left alone
-	halt           Halt
+	lanes         [numLanes]lane
+	running       map[string]laneName
+	doubtful      int // of the running, those that may well not answer
+	turn          int
+	pace          time.Time // of the CA: no device is started before
+	tried, failed int
+	succeeded     bool
+	strikes       int
+	blocked       time.Time // until when the CA is left alone
+	halt          Halt
 }
 
 // NewScheduler returns a scheduler to which nothing was offered yet.
