@@ -94,11 +94,12 @@ func (r Rate) String() string {
 // Unlimited reports whether the rate is no limit.
 func (r Rate) Unlimited() bool { return r.N <= 0 || r.Per <= 0 }
 
-// Interval is the mean time between two occurrences at the rate; 0 for no
-// limit.
+// Interval is the time between two occurrences at the rate, rounded up so that
+// N of them never fall short of Per; 0 for no limit.
 func (r Rate) Interval() time.Duration {
 	if r.Unlimited() {
 		return 0
 	}
-	return r.Per / time.Duration(r.N)
+	n := time.Duration(r.N)
+	return (r.Per + n - 1) / n
 }

@@ -22,7 +22,7 @@ func TestParseRate(t *testing.T) {
 		"5/s":    {fleet.Rate{N: 5, Per: time.Second}, 200 * time.Millisecond, "5/s"},
 		"2000/d": {fleet.Rate{N: 2000, Per: 24 * time.Hour}, 43200 * time.Millisecond, "2000/d"},
 		"30/10m": {fleet.Rate{N: 30, Per: 10 * time.Minute}, 20 * time.Second, "30/10m"},
-		"7/60m":  {fleet.Rate{N: 7, Per: time.Hour}, time.Hour / 7, "7/h"},
+		"7/60m":  {fleet.Rate{N: 7, Per: time.Hour}, time.Hour/7 + 1, "7/h"},
 	} {
 		got, err := fleet.ParseRate(text)
 		if err != nil || got != want.rate || got.Interval() != want.interval || got.String() != want.back {

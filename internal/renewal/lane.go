@@ -42,7 +42,10 @@ func laneOf(j Job, now time.Time) laneName {
 // moreUrgent orders by the ends of certificates; a device without one comes
 // first.
 func moreUrgent(a, b Job) int {
-	return cmp.Or(a.NotAfter.Compare(b.NotAfter), a.Due.Compare(b.Due), cmp.Compare(a.Device, b.Device))
+	if c := a.NotAfter.Compare(b.NotAfter); c != 0 {
+		return c
+	}
+	return cmp.Or(a.Due.Compare(b.Due), cmp.Compare(a.Device, b.Device))
 }
 
 // lane is a heap with the most urgent device on top.

@@ -167,6 +167,7 @@ func (s *Scheduler) Next(now time.Time) (job Job, ok bool, wake time.Time) {
 	if fleet.Waits(s.blocked, now, maxBlock) {
 		return Job{}, false, s.blocked
 	}
+	s.demote(now)
 	name := s.choose()
 	job = s.lanes[name].pop()
 	s.running[job.Device] = name
@@ -191,6 +192,13 @@ func (s *Scheduler) atOnce() int {
 }
 
 func (s *Scheduler) struck() bool { return s.bounds.Strikes > 0 && s.strikes >= s.bounds.Strikes }
+
+// demote puts those among the others whose certificates ended while they waited.
+func (s *Scheduler) demote(now time.Time) {
+	for sound := &s.lanes[laneSound]; len(*sound) > 0 && !(*sound)[0].NotAfter.After(now); {
+		s.lanes[laneLost].push(sound.pop())
+	}
+}
 
 // choose finds the lane whose turn it is; one of them has devices. Those that
 // may not answer take their time: half of the places are kept for others as
