@@ -122,7 +122,7 @@ func newSortKey(i *item, slot int32, by order, now time.Time) sortKey {
 	switch by {
 	case byStatus:
 		// The worst first, and among them those that end first.
-		k.number = int64(i.status(now))<<50 + min(seconds(i.NotAfter), 1<<50-1)
+		k.number = int64(statusOf(i.Row, now))<<50 + min(seconds(i.NotAfter), 1<<50-1)
 	case byEnd:
 		k.number = seconds(i.NotAfter)
 	case byRenewal:

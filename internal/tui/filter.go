@@ -76,7 +76,7 @@ func (i *item) has(t term, now time.Time) bool {
 		return in(i.LastError)
 	}
 	for s := range statuses {
-		if strings.HasPrefix(strings.ReplaceAll(s.String(), " ", "-"), t.value) && i.is(s, now) {
+		if strings.HasPrefix(strings.ReplaceAll(s.String(), " ", "-"), t.value) && is(i.Row, s, now) {
 			return true
 		}
 	}

@@ -5,19 +5,20 @@ import (
 	"strings"
 
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 // item is a row made ready for the table, off the loop that answers keys. It is
 // never changed, so that a goroutine may read it.
 type item struct {
-	Row
+	renewal.Row
 	// Cleaned for the screen.
 	name, address, asset, labels, failure string
 	text                                  string // all of it in lower case, for the filter
 	pairs                                 string // ";k=v;k=v;" in lower case
 }
 
-func newItem(r Row, plain bool) *item {
+func newItem(r renewal.Row, plain bool) *item {
 	labels := fleet.FormatLabels(r.Labels)
 	i := &item{
 		Row: r, name: clean(r.Name, plain), address: clean(r.Address, plain), asset: clean(r.Asset, plain),
@@ -29,7 +30,7 @@ func newItem(r Row, plain bool) *item {
 	return i
 }
 
-func newItems(rows []Row, plain bool) []*item {
+func newItems(rows []renewal.Row, plain bool) []*item {
 	out := make([]*item, len(rows))
 	for i, r := range rows {
 		out[i] = newItem(r, plain)

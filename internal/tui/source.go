@@ -16,10 +16,10 @@ type Source interface {
 	Census(ctx context.Context) (renewal.Census, error)
 	// Rows returns the next rows by name after one ("": from the first), at
 	// most limit; fewer only at the end.
-	Rows(ctx context.Context, after string, limit int) ([]Row, error)
+	Rows(ctx context.Context, after string, limit int) ([]renewal.Row, error)
 	// RowsOf returns the rows of these devices, in any order; those that do not
 	// exist are left out.
-	RowsOf(ctx context.Context, names []string) ([]Row, error)
+	RowsOf(ctx context.Context, names []string) ([]renewal.Row, error)
 	// Entries returns the events after one, oldest first, at most limit.
 	Entries(ctx context.Context, after int64, limit int) ([]renewal.Entry, error)
 	// LastEntry returns the ID of the newest event; 0: there is none.
@@ -31,22 +31,6 @@ type Source interface {
 	// Detail returns what the detail pane shows; an error that wraps
 	// enrol.ErrNotFound for an unknown device.
 	Detail(ctx context.Context, name string) (Detail, error)
-}
-
-// Row is one device in the table.
-type Row struct {
-	Name        string
-	Address     string
-	Asset       string
-	Labels      map[string]string
-	Paused      bool
-	Quarantined bool
-	NotBefore   time.Time
-	NotAfter    time.Time // zero: it owns no certificate
-	RenewAt     time.Time
-	NextAttempt time.Time
-	Attempts    int
-	LastError   string
 }
 
 // Detail is what is known about one device. The lists are bounded by who makes

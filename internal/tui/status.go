@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 // status is what the table says of a device in one word: of all that is true of
@@ -43,10 +44,10 @@ func (s status) String() string {
 	return "unknown"
 }
 
-// status returns the device's word at a time.
-func (r Row) status(now time.Time) status {
+// statusOf returns the device's word at a time.
+func statusOf(r renewal.Row, now time.Time) status {
 	for _, s := range []status{quarantined, paused, expired, failing, unenrolled, due} {
-		if r.is(s, now) {
+		if is(r, s, now) {
 			return s
 		}
 	}
@@ -55,7 +56,7 @@ func (r Row) status(now time.Time) status {
 
 // is reports whether a word is true of the device at a time; several may be.
 // They are the census's: its counts and the filter's results agree.
-func (r Row) is(s status, now time.Time) bool {
+func is(r renewal.Row, s status, now time.Time) bool {
 	owns := !r.NotAfter.IsZero()
 	valid := owns && now.Before(r.NotAfter)
 	switch s {
@@ -70,15 +71,15 @@ func (r Row) is(s status, now time.Time) bool {
 	case unenrolled:
 		return !owns
 	case due:
-		return !r.Paused && !r.Quarantined && r.due(now)
+		return !r.Paused && !r.Quarantined && isDue(r, now)
 	case operational:
 		return valid
 	}
 	return false
 }
 
-// due reports whether the loop would work on the device now.
-func (r Row) due(now time.Time) bool {
+// isDue reports whether the loop would work on the device now.
+func isDue(r renewal.Row, now time.Time) bool {
 	lifetime := r.NotAfter.Sub(r.NotBefore)
 	if fleet.Waits(r.NextAttempt, now, max(lifetime, day)) {
 		return false

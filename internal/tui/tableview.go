@@ -3,6 +3,8 @@ package tui
 import (
 	"fmt"
 	"time"
+
+	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 // column is one column of the table.
@@ -189,7 +191,7 @@ func (m *model) putStatus(l *line, i *item, _ int) {
 		l.put(t.busy, t.glyphs.spin[frame]).put(t.busy, " renewing")
 		return
 	}
-	s := i.status(m.now)
+	s := statusOf(i.Row, m.now)
 	l.put(t.of(s), t.glyphs.status[s]).put("", " ").put(t.of(s), s.String())
 }
 
@@ -208,7 +210,7 @@ func (m *model) putEnd(l *line, i *item, w int) {
 
 // urgency colours what is left of a certificate by its lifetime: the last third
 // should not be reached, the last tenth is trouble.
-func (m *model) urgency(r Row, left time.Duration) style {
+func (m *model) urgency(r renewal.Row, left time.Duration) style {
 	switch life := r.NotAfter.Sub(r.NotBefore); {
 	case left < life/10:
 		return m.theme.bad
@@ -225,7 +227,7 @@ func (m *model) putRenewal(l *line, i *item, w int) {
 		l.cell(t.dim, "-", w, true)
 	case i.NextAttempt.After(m.now) && (i.LastError != "" || !i.RenewAt.After(m.now)):
 		l.cell(t.warn, "try "+coarse(i.NextAttempt.Sub(m.now)), w, true)
-	case i.due(m.now):
+	case isDue(i.Row, m.now):
 		l.cell(t.warn, "now", w, true)
 	default:
 		l.cell("", span(i.RenewAt.Sub(m.now)), w, true)

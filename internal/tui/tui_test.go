@@ -31,7 +31,7 @@ var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 // plant is an inventory in memory.
 type plant struct {
 	mu      sync.Mutex
-	rows    []Row
+	rows    []renewal.Row
 	census  renewal.Census
 	entries []renewal.Entry
 	cas     []enrol.Breaker
@@ -44,20 +44,20 @@ func (p *plant) Census(context.Context) (renewal.Census, error) {
 	return p.census, p.err
 }
 
-func (p *plant) Rows(_ context.Context, after string, limit int) ([]Row, error) {
+func (p *plant) Rows(_ context.Context, after string, limit int) ([]renewal.Row, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	from, found := slices.BinarySearchFunc(p.rows, after, func(r Row, s string) int { return strings.Compare(r.Name, s) })
+	from, found := slices.BinarySearchFunc(p.rows, after, func(r renewal.Row, s string) int { return strings.Compare(r.Name, s) })
 	if found {
 		from++
 	}
 	return slices.Clone(p.rows[from:min(from+limit, len(p.rows))]), p.err
 }
 
-func (p *plant) RowsOf(_ context.Context, names []string) ([]Row, error) {
+func (p *plant) RowsOf(_ context.Context, names []string) ([]renewal.Row, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var out []Row
+	var out []renewal.Row
 	for _, r := range p.rows {
 		if slices.Contains(names, r.Name) {
 			out = append(out, r)
@@ -113,7 +113,7 @@ func (p *plant) Detail(_ context.Context, name string) (Detail, error) {
 	return Detail{}, enrol.ErrNotFound
 }
 
-func detailOf(r Row) Detail {
+func detailOf(r renewal.Row) Detail {
 	d := Detail{Device: fleet.Device{
 		Name: r.Name, Address: r.Address, Labels: r.Labels, LastError: r.LastError,
 		Identity: ibc.Identity{Role: ibc.RoleDevice, Name: r.Name, Epoch: 1, Generation: 1},
@@ -145,7 +145,7 @@ func newPlant(n int) *plant {
 		{CA: "standby-ca", State: enrol.BreakerClosed},
 	}}
 	for i := range n {
-		r := Row{
+		r := renewal.Row{
 			Name: fmt.Sprintf("plc-%06d.bilbao", i), Address: fmt.Sprintf("10.3.%d.%d:5684", i/250%250, i%250+1),
 			Labels:    map[string]string{"line": fmt.Sprint(i%7 + 1), "cell": string(rune('a' + i%4))},
 			NotBefore: noon.Add(-time.Duration(20+i%10) * time.Hour), RenewAt: noon.Add(time.Duration(i%40+1) * time.Hour),
@@ -182,7 +182,7 @@ func (p *plant) count() {
 	c := renewal.Census{At: noon, Total: len(p.rows), LastSuccess: noon.Add(-12 * time.Second)}
 	for _, r := range p.rows {
 		for s, n := range map[status]*int{operational: &c.Operational, due: &c.Due, failing: &c.Failing, expired: &c.Expired, quarantined: &c.Quarantined, paused: &c.Paused} {
-			if r.is(s, noon) {
+			if is(r, s, noon) {
 				*n++
 			}
 		}
