@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -53,6 +54,20 @@ func (e *evaluation) devices() {
 	for _, key := range order {
 		e.add(e.alert(groups[key]))
 	}
+	e.beyond(groups)
+}
+
+// beyond adds what the census counts and the list of those in trouble has no
+// room for.
+func (e *evaluation) beyond(groups map[string]*group) {
+	if e.f.More == 0 {
+		return
+	}
+	for kind, count := range map[Kind]int{KindQuarantined: e.f.Census.Quarantined, KindExpired: e.f.Census.Expired} {
+		if key := string(kind) + ":"; count > 0 && groups[key] == nil {
+			e.add(e.alert(&group{kind: kind, severity: Critical, count: count}))
+		}
+	}
 }
 
 // judge says what is wrong with a device; "" if nothing is that somebody has
@@ -71,7 +86,7 @@ func (e *evaluation) judge(d Trouble) (Kind, Severity) {
 	case d.Quarantined:
 		return KindQuarantined, Critical
 	case d.NotAfter.IsZero():
-		if !d.Since.IsZero() && e.now.Sub(d.Since) >= e.t.NeverReached {
+		if !d.Since.IsZero() && e.overdue(d.Since, e.t.NeverReached) {
 			return KindFailing, Warning
 		}
 	case left <= 0:
@@ -89,6 +104,17 @@ func (e *evaluation) judge(d Trouble) (Kind, Severity) {
 	return "", Info
 }
 
+// cause is the class of failure in words, if there was one.
+func (g *group) cause() string {
+	if g.class == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (%s)", g.class)
+}
+
+// name is a device of the group, for an example.
+func (g *group) name() string { return cmp.Or(g.first.Device, "NAME") }
+
 // alert puts a group into words.
 func (e *evaluation) alert(g *group) Alert {
 	if e.f.More > 0 {
@@ -105,19 +131,19 @@ func (e *evaluation) alert(g *group) Alert {
 	switch g.kind {
 	case KindQuarantined:
 		a.Summary = fmt.Sprintf("%s %s been quarantined: all attempts failed", who, has(g.count))
-		a.Hint = "remove the cause, then: clmctl device release " + g.first.Device + " --reason TEXT"
+		a.Hint = "remove the cause, then: clmctl device release " + g.name() + " --reason TEXT"
 	case KindExpired:
 		a.Summary = fmt.Sprintf("the certificate of %s has ended", who)
 	case KindEnding:
-		a.Summary = fmt.Sprintf("the certificate of %s ends soon, the first in %s, and is not renewed (%s)", who, Span(g.first.NotAfter.Sub(e.now)), g.class)
+		a.Summary = fmt.Sprintf("the certificate of %s ends soon, the first in %s, and is not renewed%s", who, Span(g.first.NotAfter.Sub(e.now)), g.cause())
 	case KindFailing:
-		a.Summary = fmt.Sprintf("%s %s failed for long (%s)", who, has(g.count), g.class)
+		a.Summary = fmt.Sprintf("%s %s failed for long%s", who, has(g.count), g.cause())
 	}
 	if g.first.LastError != "" {
 		a.Summary += ": " + Clean(g.first.LastError, maxText)
 	}
 	if a.Hint == "" {
-		a.Hint = remedy(g.class) + "clmctl device history " + g.first.Device
+		a.Hint = remedy(g.class) + "clmctl device history " + g.name()
 	}
 	slices.Sort(g.names)
 	a.Devices = g.names

@@ -98,9 +98,15 @@ type Alert struct {
 	Subject  string    `json:"subject"`           // what it is about: a CA, a class of failure, the fleet
 	Summary  string    `json:"summary"`           // what is the matter, one line
 	Hint     string    `json:"hint"`              // what to do, with the command
-	Since    time.Time `json:"since"`             // zero: not known
+	Since    time.Time `json:"since,omitzero"`    // zero: not known
 	Count    int       `json:"count"`             // of the devices that it is about; 0: it is not about devices
 	Devices  []string  `json:"devices,omitempty"` // at most MaxDevices of them, sorted
+}
+
+// aboutDevices reports whether an alert of the kind stands for devices that an
+// alert of another kind or class may stand for next.
+func (k Kind) aboutDevices() bool {
+	return k == KindFailing || k == KindEnding || k == KindExpired || k == KindQuarantined
 }
 
 // MaxDevices bounds the devices that one alert names.

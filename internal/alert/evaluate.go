@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
 )
 
 // maxAlerts bounds what one evaluation returns; the groups are few, only the
@@ -16,6 +17,9 @@ const maxAlerts = 200
 // caGrace is how long a CA may be down before somebody is told, at most: a
 // restart is no news, and a fleet outlasts an outage of hours.
 const caGrace = 30 * time.Minute
+
+// longestLook is how far back maintenance windows are subtracted.
+const longestLook = 60 * 24 * time.Hour
 
 // Evaluate says what is wrong at now, the worst in front.
 func Evaluate(now time.Time, f Facts, t Thresholds) []Alert {
@@ -53,6 +57,35 @@ func (e *evaluation) add(a Alert) {
 	e.alerts = append(e.alerts, a)
 }
 
+// overdue reports whether something has gone on for this long. A time that lies
+// as far ahead was written by a clock that was wrong: it tells nothing, and must
+// not silence the alert until it comes.
+func (e *evaluation) overdue(since time.Time, limit time.Duration) bool {
+	age := e.now.Sub(since)
+	return age >= limit || -age > limit && e.f.ClockDoubt == ""
+}
+
+// worked is how much of the time since then CAs might be asked.
+func (e *evaluation) worked(since time.Time) time.Duration {
+	age := e.now.Sub(since)
+	if age <= 0 || age > longestLook || e.f.Maintenance.Empty() {
+		return age
+	}
+	age = 0
+	for _, free := range e.f.Maintenance.Free(fleet.Span{From: since, To: e.now}) {
+		age += free.To.Sub(free.From)
+	}
+	return age
+}
+
+// span is how long something goes on, in words.
+func (e *evaluation) span(since time.Time) string {
+	if since.After(e.now) {
+		return "an unknown time"
+	}
+	return Span(e.now.Sub(since))
+}
+
 func (e *evaluation) success() {
 	c := e.f.Census
 	since := e.f.DueSince
@@ -63,10 +96,11 @@ func (e *evaluation) success() {
 			}
 		}
 	}
-	if c.LastSuccess.After(since) {
-		since = c.LastSuccess
+	// A success that lies far ahead was taken down by a clock that was wrong.
+	if success := c.LastSuccess; success.After(since) && success.Sub(e.now) < e.t.NoSuccessWithin {
+		since = success
 	}
-	if c.Due == 0 || since.IsZero() || e.now.Sub(since) < e.t.NoSuccessWithin {
+	if c.Due == 0 || since.IsZero() || e.worked(since) < e.t.NoSuccessWithin {
 		return
 	}
 	a := Alert{
@@ -89,12 +123,15 @@ func are(n int) string {
 
 func (e *evaluation) neverReached() {
 	c := e.f.Census
-	if c.NeverReached == 0 || c.UnreachedSince.IsZero() || e.now.Sub(c.UnreachedSince) < e.t.NeverReached {
+	if c.NeverReached == 0 || c.UnreachedSince.IsZero() || !e.overdue(c.UnreachedSince, e.t.NeverReached) {
+		return
+	}
+	if age := e.worked(c.UnreachedSince); age >= 0 && age < e.t.NeverReached {
 		return
 	}
 	e.add(Alert{
 		Kind: KindNeverReached, Severity: Warning, Subject: "fleet", Since: c.UnreachedSince, Count: c.NeverReached,
-		Summary: fmt.Sprintf("%s %s been commissioned and never reached; the first waits for %s", plural(c.NeverReached, "device"), has(c.NeverReached), Span(e.now.Sub(c.UnreachedSince))),
+		Summary: fmt.Sprintf("%s %s been commissioned and never reached; the first waits for %s", plural(c.NeverReached, "device"), has(c.NeverReached), e.span(c.UnreachedSince)),
 		Hint:    "check power, network and addresses: clmctl discover, clmctl device list",
 	})
 }
@@ -190,10 +227,10 @@ func (e *evaluation) surroundings() {
 		}
 		e.add(a)
 	}
-	if l := e.f.Lock; !l.Since.IsZero() && e.now.Sub(l.Since) >= e.t.LockHeld {
+	if l := e.f.Lock; !l.Since.IsZero() && e.overdue(l.Since, e.t.LockHeld) {
 		e.add(Alert{
 			Kind: KindLock, Severity: Warning, Subject: "fleet", Since: l.Since,
-			Summary: fmt.Sprintf("a renewing run (%s) has held the lock for %s", Clean(l.Holder, maxText), Span(e.now.Sub(l.Since))),
+			Summary: fmt.Sprintf("a renewing run (%s) has held the lock for %s", Clean(l.Holder, maxText), e.span(l.Since)),
 			Hint:    "if it hangs, end it; the lock is freed by its end",
 		})
 	}

@@ -1,15 +1,20 @@
 package alert
 
 import (
+	"slices"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 // Facts is what is known of a fleet and its surroundings. What is not known is
-// left zero and raises no alert.
+// left zero and raises no alert; what could not be found out this time stands
+// in Unknown too, so that nothing of it is said to have recovered.
 type Facts struct {
+	Unknown []Kind
+
 	Census renewal.Census
 
 	// Lifetime is how long the certificates of the fleet live, the shortest kind
@@ -20,6 +25,9 @@ type Facts struct {
 	RenewBy float64
 	// DueSince says since when the first of the due devices waits.
 	DueSince time.Time
+	// Maintenance are the windows in which no CA is asked. They do not count
+	// where something waits for success.
+	Maintenance fleet.Calendar
 	// Runway is when the first certificate would end if the CA stopped now; zero:
 	// the census' FirstExpiry.
 	Runway       time.Time
@@ -28,8 +36,10 @@ type Facts struct {
 	CAs          []enrol.Breaker
 	Certificates []Certificate // of CAs, RAs and trust anchors
 
-	Troubles []Trouble // the devices in trouble, bounded; those whose certificates end first in front
-	More     int       // how many more there are than Troubles has
+	// Troubles are the devices in trouble that are not paused, bounded; those
+	// whose certificates end first in front.
+	Troubles []Trouble
+	More     int // how many more there are than Troubles has
 
 	ClockDoubt string // why our clock may be wrong; "": nothing speaks against it
 	Disk       Disk
@@ -72,7 +82,7 @@ type Lock struct {
 // Thresholds say when something becomes an alert. Of those that say so, zero is
 // automatic: from the lifetime of the certificates.
 type Thresholds struct {
-	NoSuccessWithin time.Duration // 0: an eighth of the lifetime, three days at most
+	NoSuccessWithin time.Duration // 0: an eighth of the lifetime, two minutes at least and three days at most
 	NeverReached    time.Duration // 0: 24 h
 	Runway          time.Duration // 0: half of what a certificate has left when it should have been renewed
 	CAExpiry        time.Duration // 0: 30 days; never more than a third of the certificate's life
@@ -84,6 +94,7 @@ type Thresholds struct {
 const (
 	defaultLifetime     = 24 * time.Hour // if nothing is known of the certificates
 	maxNoSuccess        = 72 * time.Hour
+	minNoSuccess        = 2 * time.Minute // the loop looks each minute
 	defaultNeverReached = 24 * time.Hour
 	defaultCAExpiry     = 30 * 24 * time.Hour
 	defaultDiskFree     = 64 << 20
@@ -98,7 +109,7 @@ func (t Thresholds) withDefaults(f Facts) Thresholds {
 		life = defaultLifetime
 	}
 	if t.NoSuccessWithin <= 0 {
-		t.NoSuccessWithin = min(life/8, maxNoSuccess)
+		t.NoSuccessWithin = min(max(life/8, minNoSuccess), maxNoSuccess)
 	}
 	if t.NeverReached <= 0 {
 		t.NeverReached = defaultNeverReached
@@ -134,4 +145,16 @@ func (f Facts) runway() (time.Time, string) {
 		return f.Runway, f.RunwayDevice
 	}
 	return f.Census.FirstExpiry, f.Census.FirstExpiring
+}
+
+// Unsure reports whether it says nothing that there is no alert of the kind:
+// our clock would have to be right, or the facts are not all there.
+func (f Facts) Unsure(k Kind) bool {
+	switch {
+	case slices.Contains(f.Unknown, k), f.ClockDoubt != "" && k.timed():
+		return true
+	case f.More > 0:
+		return k == KindFailing || k == KindEnding
+	}
+	return false
 }

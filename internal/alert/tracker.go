@@ -54,10 +54,11 @@ type Tracker struct {
 type open struct {
 	Alert    Alert                 `json:"alert"` // as it was seen last
 	Opened   time.Time             `json:"opened"`
-	Gone     time.Time             `json:"gone,omitzero"` // since when it is not seen
-	Told     time.Time             `json:"told,omitzero"` // when last; zero: not yet
-	Severity Severity              `json:"severity"`      // as it was told
-	Count    int                   `json:"count"`         // likewise
+	Gone     time.Time             `json:"gone,omitzero"`   // since when it is not seen
+	Told     time.Time             `json:"told,omitzero"`   // when last; zero: not yet
+	Severity Severity              `json:"severity"`        // as it was told
+	Count    int                   `json:"count"`           // likewise
+	Better   time.Time             `json:"better,omitzero"` // since when it is less than was told
 	Members  map[string]*time.Time `json:"members,omitempty"`
 }
 
@@ -116,15 +117,22 @@ func (t *Tracker) Bytes() ([]byte, error) {
 }
 
 // Update takes down what is wrong at now, and says what somebody should be told
-// and whether the tracker has to be stored. Who stores it before the digest is
-// kept loses the digest if it dies in between.
-func (t *Tracker) Update(now time.Time, alerts []Alert, p Policy) (d Digest, changed bool) {
+// and whether the tracker has to be stored. The alerts of a kind that it is
+// unsure of do not recover by not being there; see Facts.Unsure, nil is never.
+// Who stores the tracker before the digest is kept loses the digest if it dies
+// in between.
+func (t *Tracker) Update(now time.Time, alerts []Alert, unsure func(Kind) bool, p Policy) (d Digest, changed bool) {
+	now = now.Round(0) // a suspended host's monotonic clock may stand still
 	p = p.withDefaults()
 	if t.Open == nil {
 		t.Open = map[string]*open{}
 	}
-	t.clamp(now)
-	changed = t.see(now, alerts, p)
+	if unsure == nil {
+		unsure = func(Kind) bool { return false }
+	}
+	changed = t.clamp(now)
+	changed = t.see(now, alerts, unsure, p) || changed
+	changed = t.settle(now, p) || changed
 	pending := t.pending(now, p)
 	pending.Open = t.present()
 	if pending.Empty() || !t.may(now, p, pending) {
@@ -140,11 +148,12 @@ func (t *Tracker) Update(now time.Time, alerts []Alert, p Policy) (d Digest, cha
 }
 
 // clamp brings times that lie ahead to now: the clock was wrong then, or is.
-// Left alone they would silence everything until they come.
-func (t *Tracker) clamp(now time.Time) {
+// Left alone they would silence everything until they come; brought back
+// without being stored, they would be brought back again by the next process.
+func (t *Tracker) clamp(now time.Time) (changed bool) {
 	back := func(at *time.Time) {
 		if at.After(now) {
-			*at = now
+			*at, changed = now, true
 		}
 	}
 	for i := range t.Sent {
@@ -154,24 +163,26 @@ func (t *Tracker) clamp(now time.Time) {
 		back(&o.Opened)
 		back(&o.Gone)
 		back(&o.Told)
+		back(&o.Better)
 		for _, gone := range o.Members {
 			if gone != nil {
 				back(gone)
 			}
 		}
 	}
+	return changed
 }
 
 // see takes down which alerts are there.
-func (t *Tracker) see(now time.Time, alerts []Alert, p Policy) (changed bool) {
+func (t *Tracker) see(now time.Time, alerts []Alert, unsure func(Kind) bool, p Policy) (changed bool) {
 	seen := map[string]bool{}
-	doubt := false
 	for _, a := range alerts {
 		seen[a.Key] = true
-		doubt = doubt || a.Kind == KindClock
+	}
+	for _, a := range alerts {
 		o := t.Open[a.Key]
 		if o == nil {
-			o = &open{Opened: now}
+			o = t.heir(now, a, seen)
 			t.Open[a.Key] = o
 			changed = true
 		}
@@ -179,6 +190,7 @@ func (t *Tracker) see(now time.Time, alerts []Alert, p Policy) (changed bool) {
 			o.Gone = time.Time{}
 			changed = true
 		}
+		changed = changed || !slices.Equal(o.Alert.Devices, a.Devices)
 		if !o.Alert.Since.IsZero() && (a.Since.IsZero() || o.Alert.Since.Before(a.Since)) {
 			a.Since = o.Alert.Since
 		}
@@ -188,17 +200,92 @@ func (t *Tracker) see(now time.Time, alerts []Alert, p Policy) (changed bool) {
 	for key, o := range t.Open {
 		switch {
 		case seen[key]:
-		case doubt && o.Alert.Kind.timed():
-			// Judged by a clock that is in doubt, nothing recovers.
 		case o.Told.IsZero():
 			delete(t.Open, key)
 			changed = true
+		case unsure(o.Alert.Kind):
 		case o.Gone.IsZero():
 			o.Gone = now
 			changed = true
 		}
 	}
 	return changed
+}
+
+// heir returns what is known of an alert that is there for the first time:
+// nothing, unless its devices are those of another of its kind that is there no
+// more. Then only the class of their failure has changed, which is no news.
+func (t *Tracker) heir(now time.Time, a Alert, seen map[string]bool) *open {
+	if !a.Kind.aboutDevices() || len(a.Devices) == 0 || a.Count > len(a.Devices) {
+		return &open{Opened: now}
+	}
+	for _, key := range slices.Sorted(maps.Keys(t.Open)) {
+		o := t.Open[key]
+		if seen[key] || o.Told.IsZero() || o.Alert.Kind != a.Kind || !slices.Equal(o.Alert.Devices, a.Devices) {
+			continue
+		}
+		delete(t.Open, key)
+		return o
+	}
+	return &open{Opened: now}
+}
+
+// settle forgets, after a while, how bad an alert was that has become less, so
+// that it is told if it becomes worse again, and drops those that are not over
+// but stand elsewhere.
+func (t *Tracker) settle(now time.Time, p Policy) (changed bool) {
+	for key, o := range t.Open {
+		switch {
+		case o.Told.IsZero():
+		case !o.Gone.IsZero():
+			if now.Sub(o.Gone) >= p.Hold && t.moved(o, (*open).told) {
+				delete(t.Open, key)
+				changed = true
+			}
+		case !o.less():
+			changed = changed || !o.Better.IsZero()
+			o.Better = time.Time{}
+		case o.Better.IsZero():
+			o.Better, changed = now, true
+		case now.Sub(o.Better) >= calm*p.Hold:
+			o.Severity, o.Count, o.Better = o.Alert.Severity, o.Alert.Count, time.Time{}
+			changed = true
+		}
+	}
+	return changed
+}
+
+// calm is for how many times the policy's Hold an alert must have been less
+// than was told.
+const calm = 6
+
+// less reports whether an alert is less than was told.
+func (o *open) less() bool {
+	return o.Alert.Severity < o.Severity || o.Count > 1 && 2*o.Alert.Count <= o.Count
+}
+
+func (o *open) told() bool { return !o.Told.IsZero() }
+
+// moved reports whether all devices of an alert that is gone are in such others
+// that are there: it has not recovered, and the end of those will be told.
+func (t *Tracker) moved(gone *open, such func(*open) bool) bool {
+	a := gone.Alert
+	if !a.Kind.aboutDevices() || len(a.Devices) == 0 || a.Count > len(a.Devices) {
+		return false
+	}
+	for _, name := range a.Devices {
+		there := false
+		for _, o := range t.Open {
+			if o.Gone.IsZero() && o.Alert.Kind.aboutDevices() && such(o) {
+				_, in := slices.BinarySearch(o.Alert.Devices, name)
+				there = there || in
+			}
+		}
+		if !there {
+			return false
+		}
+	}
+	return true
 }
 
 // leave forgets devices that have long left an alert, so that they are told
@@ -227,8 +314,8 @@ func (o *open) worse() bool {
 	if o.Alert.Severity > o.Severity || o.Alert.Count >= 2*max(o.Count, 1) && o.Alert.Count > o.Count {
 		return true
 	}
-	if !o.Alert.Kind.each() {
-		return false
+	if !o.Alert.Kind.each() || o.Alert.Count > len(o.Alert.Devices) {
+		return false // of a list that is cut, who stands in it says nothing
 	}
 	for _, name := range o.Alert.Devices {
 		if _, told := o.Members[name]; !told {
@@ -247,7 +334,7 @@ func (t *Tracker) pending(now time.Time, p Policy) Digest {
 		case o.Told.IsZero():
 			d.New = append(d.New, o.Alert)
 		case !o.Gone.IsZero():
-			if now.Sub(o.Gone) >= p.Hold {
+			if now.Sub(o.Gone) >= p.Hold && !t.moved(o, func(*open) bool { return true }) {
 				since := o.Opened
 				if !o.Alert.Since.IsZero() && o.Alert.Since.Before(since) {
 					since = o.Alert.Since
@@ -288,6 +375,9 @@ func (t *Tracker) told(now time.Time, d Digest) {
 	for _, a := range slices.Concat(d.New, d.Worse, d.Ongoing) {
 		o := t.Open[a.Key]
 		o.Told, o.Severity, o.Count = now, a.Severity, max(o.Count, a.Count)
+		if !o.less() {
+			o.Better = time.Time{}
+		}
 		if !a.Kind.each() {
 			continue
 		}

@@ -27,7 +27,7 @@ func TestTrackerTellsAndRecoversOnce(t *testing.T) {
 		told := map[string]bool{}
 		var sent []time.Time
 		take := func(alerts []alert.Alert) {
-			d, changed := tracker.Update(now, alerts, p)
+			d, changed := tracker.Update(now, alerts, nil, p)
 			if !d.Empty() && !changed {
 				t.Fatal("a digest that is not stored")
 			}
@@ -35,7 +35,7 @@ func TestTrackerTellsAndRecoversOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, changed := tracker.Update(now, alerts, p); changed {
+			if _, changed := tracker.Update(now, alerts, nil, p); changed {
 				t.Fatal("the same again has to be stored")
 			}
 			again, err := alert.Parse(after)
@@ -99,7 +99,7 @@ func TestTrackerTellsAndRecoversOnce(t *testing.T) {
 			t.Fatalf("told and not recovered: %v", told)
 		}
 		now = now.Add(25 * time.Hour)
-		if d, _ := tracker.Update(now, last, p); len(d.Ongoing) != 1 {
+		if d, _ := tracker.Update(now, last, nil, p); len(d.Ongoing) != 1 {
 			t.Fatalf("no reminder: %+v", d)
 		}
 	})
@@ -111,12 +111,12 @@ func TestClockJumpsSilenceNothing(t *testing.T) {
 	t.Parallel()
 	var tracker alert.Tracker
 	a := alert.Alert{Key: "a", Kind: alert.KindDisk, Severity: alert.Warning}
-	tracker.Update(start().AddDate(10, 0, 0), []alert.Alert{a}, alert.Policy{})
+	tracker.Update(start().AddDate(10, 0, 0), []alert.Alert{a}, nil, alert.Policy{})
 	b := alert.Alert{Key: "b", Kind: alert.KindDisk, Severity: alert.Warning}
-	if d, _ := tracker.Update(start(), []alert.Alert{a, b}, alert.Policy{}); !d.Empty() {
+	if d, _ := tracker.Update(start(), []alert.Alert{a, b}, nil, alert.Policy{}); !d.Empty() {
 		t.Fatalf("at once: %+v", d)
 	}
-	if d, _ := tracker.Update(start().Add(15*time.Minute), []alert.Alert{a, b}, alert.Policy{}); len(d.New) != 1 {
+	if d, _ := tracker.Update(start().Add(15*time.Minute), []alert.Alert{a, b}, nil, alert.Policy{}); len(d.New) != 1 {
 		t.Fatalf("after an interval: %+v", d)
 	}
 }
@@ -133,7 +133,7 @@ func TestEachQuarantineIsTold(t *testing.T) {
 		for _, n := range names {
 			f.Troubles = append(f.Troubles, alert.Trouble{Device: n, Class: enrol.ClassHook, Quarantined: true})
 		}
-		d, _ := tracker.Update(now, alert.Evaluate(now, f, alert.Thresholds{}), alert.Policy{})
+		d, _ := tracker.Update(now, alert.Evaluate(now, f, alert.Thresholds{}), nil, alert.Policy{})
 		return d
 	}
 	if d := update("a"); len(d.New) != 1 || d.New[0].Severity != alert.Critical {
@@ -228,7 +228,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		tracker.Update(start(), []alert.Alert{{Key: "a", Kind: alert.KindExpired, Devices: []string{"x"}}}, alert.Policy{})
+		tracker.Update(start(), []alert.Alert{{Key: "a", Kind: alert.KindExpired, Devices: []string{"x"}}}, nil, alert.Policy{})
 		if _, err := tracker.Bytes(); err != nil {
 			// A year that JSON cannot say was read from elsewhere than here.
 			t.Fatal(err)

@@ -67,7 +67,7 @@ func (n *Notifier) Observe(ctx context.Context, now time.Time, f alert.Facts) (e
 	if err != nil {
 		return err
 	}
-	digest, changed := tracker.Update(now, alert.Evaluate(now, f, n.Thresholds), n.Policy)
+	digest, changed := tracker.Update(now, alert.Evaluate(now, f, n.Thresholds), f.Unsure, n.Policy)
 	if !digest.Empty() {
 		id, err := newID()
 		if err != nil {
