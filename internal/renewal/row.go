@@ -1,6 +1,10 @@
 package renewal
 
-import "time"
+import (
+	"time"
+
+	"github.com/edgeclm/edgeclm/internal/enrol"
+)
 
 // Row is a device in a list: what is known of it without reading its keys and
 // certificates.
@@ -18,4 +22,19 @@ type Row struct {
 	NextAttempt time.Time
 	Attempts    int
 	LastError   string
+}
+
+// Count is how often something happened since the inventory began.
+type Count struct {
+	Kind  enrol.EventKind
+	Class enrol.Class // "" where nothing failed
+	N     uint64
+}
+
+// Step is how long a step of the enrolments took that were completed.
+type Step struct {
+	Name    string // as the paper has it, section VII.B, or total
+	N       uint64
+	Sum     time.Duration
+	Buckets map[time.Duration]uint64 // how many took up to so long
 }

@@ -86,9 +86,23 @@ func (c *change) apply(ctx context.Context, t *tx) error {
 		return err
 	}
 	for i := range c.Events {
-		if err := t.putEvent(ctx, &c.Events[i]); err != nil {
+		if err := c.putEvent(ctx, t, r, &c.Events[i]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// putEvent stores an event, and what follows from it.
+func (c *change) putEvent(ctx context.Context, t *tx, r *record, e *enrol.Event) error {
+	if err := t.putEvent(ctx, e); err != nil {
+		return err
+	}
+	switch e.Kind {
+	case enrol.EventProgress: // the device has proved its identity
+		return t.exec(ctx, markReached, timestamp{&e.At}, r.id)
+	case enrol.EventCompleted:
+		return t.putSteps(ctx, c.Enrolment.Steps)
 	}
 	return nil
 }
@@ -240,5 +254,8 @@ func (t *tx) putEvent(ctx context.Context, e *enrol.Event) error {
 	if e.Enrolment != (enrol.ID{}) {
 		id = e.Enrolment[:]
 	}
-	return t.exec(ctx, insertEvent, values(eventColumns(e), id, e.Device)...)
+	if err := t.exec(ctx, insertEvent, values(eventColumns(e), id, e.Device)...); err != nil {
+		return err
+	}
+	return t.exec(ctx, addTally, textOf(&e.Kind), textOf(&e.Class))
 }

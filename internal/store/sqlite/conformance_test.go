@@ -35,3 +35,4 @@ func place[S storetest.Store](t testing.TB) storetest.Place[S] {
 
 func TestStore(t *testing.T)     { storetest.Run(t, place[storetest.Store]) }
 func TestInventory(t *testing.T) { storetest.RunInventory(t, place[storetest.Inventory]) }
+func TestOverview(t *testing.T)  { storetest.RunOverview(t, place[storetest.Overview]) }

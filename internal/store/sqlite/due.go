@@ -79,17 +79,22 @@ func (r *record) dueSince() time.Time {
 // NextDue returns the time before which no device becomes due that is not due
 // at now, and the zero time if none ever will without somebody's doing.
 func (s *Store) NextDue(ctx context.Context, now time.Time) (time.Time, error) {
-	var next, misdated time.Time
-	at := now.UnixMicro()
-	err := s.queryRow(ctx, selectNextDue, []any{at}, timestamp{&next})
-	if err == nil {
-		err = s.queryRow(ctx, selectNextMisdated, []any{at, at}, timestamp{&misdated})
-	}
+	next, err := s.nextDue(ctx, now)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("find the next due device: %w", explain(err))
+	}
+	return next, nil
+}
+
+func (v *view) nextDue(ctx context.Context, now time.Time) (time.Time, error) {
+	var next, misdated time.Time
+	at := now.UnixMicro()
+	err := v.queryRow(ctx, selectNextDue, []any{at}, timestamp{&next})
+	if err == nil {
+		err = v.queryRow(ctx, selectNextMisdated, []any{at, at}, timestamp{&misdated})
 	}
 	if next.IsZero() || !misdated.IsZero() && misdated.Before(next) {
 		next = misdated
 	}
-	return next, nil
+	return next, err
 }

@@ -41,6 +41,9 @@ func (s *Store) PutSighting(ctx context.Context, seen enrol.Sighting) error {
 		for _, sum := range seen.Anchors {
 			joined = append(joined, sum[:]...)
 		}
+		if err := t.exec(ctx, markReached, timestamp{&seen.At}, r.id); err != nil {
+			return err
+		}
 		return t.exec(ctx, insertSighting, values(sightingColumns(&seen, &joined), r.id)...)
 	})
 	if err != nil {
