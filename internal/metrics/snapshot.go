@@ -19,8 +19,8 @@ type Snapshot struct {
 	Census     renewal.Census
 	Devices    []Device // with a certificate; in any order
 	Authority  []Authority
-	Events     []Count
-	Steps      []Step
+	Events     []renewal.Count
+	Steps      []renewal.Step
 	Pass       Pass
 	Waiting    int // notifications that wait
 	DeadLetter int // and those that were given up
@@ -40,21 +40,6 @@ type Authority struct {
 	Role     string    // in-use, next, failover
 	NotAfter time.Time // of the pinned certificate that ends first
 	Rate     float64   // requests a second that it may get; 0: any number
-}
-
-// Count is how often something happened since the inventory began.
-type Count struct {
-	Kind  enrol.EventKind
-	Class enrol.Class // "" where nothing failed
-	N     uint64
-}
-
-// Step is how long a step of the enrolments took that were completed.
-type Step struct {
-	Name    string // as the paper has it, section VII.B, or total
-	N       uint64
-	Sum     time.Duration
-	Buckets map[time.Duration]uint64 // how many took up to so long
 }
 
 // Pass is the last time that somebody looked who is due.

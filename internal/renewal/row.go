@@ -31,9 +31,12 @@ type Count struct {
 	N     uint64
 }
 
+// StepTotal is the name of the Step that is the whole enrolment.
+const StepTotal = "total"
+
 // Step is how long a step of the enrolments took that were completed.
 type Step struct {
-	Name    string // as the paper has it, section VII.B, or total
+	Name    string // as the paper has it, section VII.B, or StepTotal
 	N       uint64
 	Sum     time.Duration
 	Buckets map[time.Duration]uint64 // how many took up to so long
