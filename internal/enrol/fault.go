@@ -41,6 +41,14 @@ const (
 	ClassInternal     Class = "internal"            // store, randomness
 )
 
+// Classes returns every class, in the order above.
+func Classes() []Class {
+	return []Class{
+		ClassUnreachable, ClassIdentity, ClassDevice, ClassBusy, ClassFull, ClassDeviceVerify, ClassHook, ClassNotServed, ClassUnconfirmed,
+		ClassSuperseded, ClassCSR, ClassCLMVerify, ClassCAMismatch, ClassCARejected, ClassCAUnavail, ClassCAPending, ClassClock, ClassInternal,
+	}
+}
+
 // Errors of the interfaces.
 var (
 	// ErrUnreachable: no answer came from the device.

@@ -79,3 +79,11 @@ const (
 	EventDelivered    EventKind = "delivered"     // the device has it
 	EventNotDelivered EventKind = "not-delivered" // it was not taken, and waits on
 )
+
+// EventKinds returns every kind of event, in the order above.
+func EventKinds() []EventKind {
+	return []EventKind{
+		EventProgress, EventRetry, EventCompleted, EventFailed, EventServed, EventRolledBack, EventWarning, EventQuarantined,
+		EventQueued, EventDelivered, EventNotDelivered,
+	}
+}

@@ -1,21 +1,20 @@
 package metrics
 
 import (
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/alert"
 )
 
-// prefix is before the name of every metric.
-const prefix = "edgeclm_"
-
-// Options bound what a Collector says.
-type Options struct {
-	// PerDeviceUpTo is the largest fleet that gets metrics of single devices.
-	PerDeviceUpTo int
-}
+const (
+	// prefix is before the name of every metric.
+	prefix = "edgeclm_"
+	// maxLabel bounds the value of a label, in bytes.
+	maxLabel = 200
+)
 
 // collector is one Snapshot, as the Prometheus library reads it.
 type collector struct {
@@ -28,23 +27,17 @@ type family struct {
 	name, help string
 	kind       prometheus.ValueType
 	labels     []string
-	emit       func(s Snapshot, set func(value float64, labels ...string))
-	histogram  func(s Snapshot, set func(h histogram, labels ...string))
+	// Of the two, one is there.
+	emit      func(s Snapshot, set func(value float64, labels ...string))
+	histogram func(s Snapshot, set func(n uint64, sum float64, buckets map[float64]uint64, labels ...string))
 
 	desc *prometheus.Desc
 }
 
-// histogram has cumulative buckets by their upper bounds, in seconds.
-type histogram struct {
-	n       uint64
-	sum     float64
-	buckets map[float64]uint64
-}
-
 // registry returns what gathers the metrics of a snapshot.
-func registry(s Snapshot, o Options) (*prometheus.Registry, error) {
+func registry(s Snapshot) (*prometheus.Registry, error) {
 	c := &collector{snapshot: s}
-	for _, f := range families(o) {
+	for _, f := range families() {
 		f.desc = prometheus.NewDesc(prefix+f.name, f.help, f.labels, nil)
 		c.families = append(c.families, f)
 	}
@@ -62,60 +55,62 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, f := range c.families {
-		send := func(m prometheus.Metric, err error) {
-			if err != nil {
-				m = prometheus.NewInvalidMetric(f.desc, err)
-			}
-			out <- m
-		}
-		if f.histogram != nil {
-			f.histogram(c.snapshot, func(h histogram, labels ...string) {
-				send(prometheus.NewConstHistogram(f.desc, h.n, h.sum, h.buckets, labels...))
-			})
-			continue
-		}
-		f.emit(c.snapshot, func(value float64, labels ...string) {
-			send(prometheus.NewConstMetric(f.desc, f.kind, value, labels...))
-		})
+		f.collect(c.snapshot, out)
 	}
 }
 
-// WriteTextfile writes a snapshot to a file for node_exporter's textfile
-// collector, whose name ends in ".prom": to a temporary file beside it that
-// takes its place, so that nobody reads half of it. It is not synced to disk:
-// after a power failure the next pass writes it anew.
-func WriteTextfile(path string, s Snapshot, o Options) error {
-	r, err := registry(s, o)
-	if err != nil {
-		return err
+// collect sends the series of a family. Labels are made bounded lines of valid
+// UTF-8, and of two series with the same labels the first counts: the library
+// would rather say nothing at all.
+func (f *family) collect(s Snapshot, out chan<- prometheus.Metric) {
+	seen := map[string]bool{}
+	send := func(labels []string, metric func(labels []string) (prometheus.Metric, error)) {
+		clean := make([]string, len(labels))
+		for i, l := range labels {
+			clean[i] = alert.Clean(l, maxLabel)
+		}
+		key := strings.Join(clean, "\n")
+		if seen[key] {
+			return
+		}
+		seen[key] = true
+		m, err := metric(clean)
+		if err != nil {
+			m = prometheus.NewInvalidMetric(f.desc, err)
+		}
+		out <- m
 	}
-	return prometheus.WriteToTextfile(path, r)
+	if f.histogram != nil {
+		f.histogram(s, func(n uint64, sum float64, buckets map[float64]uint64, labels ...string) {
+			send(labels, func(labels []string) (prometheus.Metric, error) {
+				return prometheus.NewConstHistogram(f.desc, n, sum, buckets, labels...)
+			})
+		})
+		return
+	}
+	f.emit(s, func(value float64, labels ...string) {
+		send(labels, func(labels []string) (prometheus.Metric, error) {
+			return prometheus.NewConstMetric(f.desc, f.kind, value, labels...)
+		})
+	})
 }
 
 func gauge(name, help string, value func(Snapshot) float64) *family {
+	return maybe(name, help, func(s Snapshot) (float64, bool) { return value(s), true })
+}
+
+// maybe is a gauge that is missing if there is no value.
+func maybe(name, help string, value func(Snapshot) (float64, bool)) *family {
 	return &family{name: name, help: help, kind: prometheus.GaugeValue, emit: func(s Snapshot, set func(float64, ...string)) {
-		set(value(s))
+		if v, ok := value(s); ok {
+			set(v)
+		}
 	}}
 }
 
 // instant is a gauge with a time, which is missing if there is none.
 func instant(name, help string, value func(Snapshot) time.Time) *family {
-	return &family{name: name, help: help, kind: prometheus.GaugeValue, emit: func(s Snapshot, set func(float64, ...string)) {
-		if at := value(s); !at.IsZero() {
-			set(unix(at))
-		}
-	}}
-}
-
-// perCA is a gauge for each CA.
-func perCA(name, help string, value func(Authority) (float64, bool)) *family {
-	return &family{name: name, help: help, kind: prometheus.GaugeValue, labels: []string{"ca"}, emit: func(s Snapshot, set func(float64, ...string)) {
-		for _, ca := range s.Authority {
-			if v, ok := value(ca); ok {
-				set(v, ca.CA)
-			}
-		}
-	}}
+	return maybe(name, help, func(s Snapshot) (float64, bool) { return instantOf(value(s)) })
 }
 
 func instantOf(at time.Time) (float64, bool) { return unix(at), !at.IsZero() }
@@ -127,9 +122,4 @@ func truth(v bool) float64 {
 		return 1
 	}
 	return 0
-}
-
-// outcomes are the label values of a pass' metric, so that none is missing.
-func outcomes() []enrol.Outcome {
-	return []enrol.Outcome{enrol.OutcomeRenewed, enrol.OutcomeFailed, enrol.OutcomePending, enrol.OutcomeSkipped}
 }

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -11,8 +10,8 @@ import (
 )
 
 // families lists every metric; docs/metrics.md describes them.
-func families(o Options) []*family {
-	return slices.Concat(fleetFamilies(), deviceFamilies(o), caFamilies(), workFamilies())
+func families() []*family {
+	return slices.Concat(fleetFamilies(), deviceFamilies(), certificateFamilies(), caFamilies(), enrolmentFamilies(), passFamilies())
 }
 
 func fleetFamilies() []*family {
@@ -23,156 +22,144 @@ func fleetFamilies() []*family {
 			emit:   func(s Snapshot, set func(float64, ...string)) { set(1, s.Version, s.Identity) },
 		},
 		{
-			name: "devices", help: "Devices of the inventory by state; a device may be in several.", kind: prometheus.GaugeValue, labels: []string{"state"},
+			name: "devices", help: "Devices by their certificates: operational (a valid one), expired, never_enrolled. The sum is the inventory.",
+			kind: prometheus.GaugeValue, labels: []string{"state"},
 			emit: func(s Snapshot, set func(float64, ...string)) {
-				c := s.Census
-				for _, state := range []struct {
-					name string
-					n    int
-				}{
-					{"operational", c.Operational}, {"expired", c.Expired}, {"never_enrolled", c.NeverEnrolled}, {"due", c.Due}, {"failing", c.Failing},
-					{"quarantined", c.Quarantined}, {"paused", c.Paused}, {"unfinished", c.Unfinished}, {"never_reached", c.NeverReached},
-				} {
-					set(float64(state.n), state.name)
-				}
+				set(float64(s.Census.Operational), "operational")
+				set(float64(s.Census.Expired), "expired")
+				set(float64(s.Census.NeverEnrolled), "never_enrolled")
 			},
 		},
-		gauge("inventory_devices", "Devices of the inventory.", func(s Snapshot) float64 { return float64(s.Census.Total) }),
-		{
-			name: "runway_seconds", help: "Time until the first certificate would end if the CA stopped now; missing if no device has a valid one.",
-			kind: prometheus.GaugeValue,
-			emit: func(s Snapshot, set func(float64, ...string)) {
-				if first := s.Census.FirstExpiry; !first.IsZero() {
-					set(first.Sub(s.Census.At).Seconds())
-				}
-			},
-		},
-		instant("first_expiry_timestamp_seconds", "End of the valid certificate that ends first.", func(s Snapshot) time.Time { return s.Census.FirstExpiry }),
-		instant("last_success_timestamp_seconds", "When the last enrolment of any device was completed.", func(s Snapshot) time.Time { return s.Census.LastSuccess }),
-		instant("last_try_timestamp_seconds", "When an enrolment was last worked on.", func(s Snapshot) time.Time { return s.Census.LastTry }),
+		gauge("devices_due", "Devices that would be worked on now.", func(s Snapshot) float64 { return float64(s.Census.Due) }),
+		gauge("devices_failing", "Devices whose last try failed.", func(s Snapshot) float64 { return float64(s.Census.Failing) }),
+		gauge("devices_quarantined", "Devices that have used up their attempts.", func(s Snapshot) float64 { return float64(s.Census.Quarantined) }),
+		gauge("devices_paused", "Devices that an operator has paused.", func(s Snapshot) float64 { return float64(s.Census.Paused) }),
+		gauge("devices_unfinished", "Devices with an enrolment under way.", func(s Snapshot) float64 { return float64(s.Census.Unfinished) }),
+		gauge("devices_never_reached", "Devices that were commissioned and never proved their identity.", func(s Snapshot) float64 { return float64(s.Census.NeverReached) }),
+		instant("runway_end_timestamp_seconds", "When the first certificate would end if the CA stopped now.", func(s Snapshot) time.Time { return s.Runway }),
+		instant("first_expiry_timestamp_seconds", "End of the valid certificate that ends first, of devices that are neither paused nor quarantined.", func(s Snapshot) time.Time { return s.Census.FirstExpiry }),
+		instant("due_since_timestamp_seconds", "Since when the first of the due devices waits.", func(s Snapshot) time.Time { return s.DueSince }),
 		instant("next_due_timestamp_seconds", "When the next device becomes due.", func(s Snapshot) time.Time { return s.Census.NextDue }),
 		instant("unreached_since_timestamp_seconds", "Since when the first device waits that was never reached.", func(s Snapshot) time.Time { return s.Census.UnreachedSince }),
+		instant("last_success_timestamp_seconds", "When the last enrolment of any device was completed.", func(s Snapshot) time.Time { return s.Census.LastSuccess }),
+		instant("last_try_timestamp_seconds", "When an enrolment was last worked on.", func(s Snapshot) time.Time { return s.Census.LastTry }),
 		instant("snapshot_timestamp_seconds", "When these figures were read from the inventory.", func(s Snapshot) time.Time { return s.Census.At }),
+		gauge("notifications_pending", "Notifications that were not delivered yet.", func(s Snapshot) float64 { return float64(s.NotificationsWaiting) }),
+		gauge("notifications_dead_letters", "Notifications that were given up.", func(s Snapshot) float64 { return float64(s.DeadLetters) }),
 	}
 }
 
-func deviceFamilies(o Options) []*family {
+// deviceFamilies are of small fleets.
+func deviceFamilies() []*family {
 	perDevice := func(name, help string, value func(Device) time.Time) *family {
-		return &family{name: name, help: help, kind: prometheus.GaugeValue, labels: []string{"device"}, emit: func(s Snapshot, set func(float64, ...string)) {
-			if len(s.Devices) > o.PerDeviceUpTo {
-				return
-			}
-			for _, d := range s.Devices {
-				if at := value(d); !at.IsZero() {
-					set(unix(at), d.Name)
+		return &family{
+			name: name, help: help + "; only of fleets up to metrics.per_device_up_to.", kind: prometheus.GaugeValue, labels: []string{"device"},
+			emit: func(s Snapshot, set func(float64, ...string)) {
+				if s.Certificates == nil {
+					return
 				}
-			}
-		}}
+				for _, d := range s.Certificates.devices {
+					if at, ok := instantOf(value(d)); ok {
+						set(at, d.Name)
+					}
+				}
+			},
+		}
 	}
-	ahead := func(name, help string, value func(Device) time.Time) *family {
-		return &family{name: name, help: help, labels: []string{}, histogram: func(s Snapshot, set func(histogram, ...string)) {
-			set(distribution(s, value))
+	return []*family{
+		perDevice("certificate_not_after_timestamp_seconds", "End of a device's certificate", func(d Device) time.Time { return d.NotAfter }),
+		perDevice("certificate_renew_at_timestamp_seconds", "When a device's certificate is due for renewal", func(d Device) time.Time { return d.RenewAt }),
+		perDevice("certificate_activated_timestamp_seconds", "When a device's certificate became the active one", func(d Device) time.Time { return d.EnrolledAt }),
+	}
+}
+
+// certificateFamilies are of fleets of any size.
+func certificateFamilies() []*family {
+	distribution := func(name, help string, of func(*Certificates) *histogram) *family {
+		return &family{name: name, help: help, histogram: func(s Snapshot, set func(uint64, float64, map[float64]uint64, ...string)) {
+			if s.Certificates != nil {
+				h := of(s.Certificates)
+				set(h.n, h.sum, h.cumulative())
+			}
 		}}
 	}
 	return []*family{
-		perDevice("certificate_not_after_timestamp_seconds", "End of a device's certificate; only of fleets up to metrics.per_device_up_to.",
-			func(d Device) time.Time { return d.NotAfter }),
-		perDevice("certificate_renew_at_timestamp_seconds", "When a device's certificate is due for renewal; only of fleets up to metrics.per_device_up_to.",
-			func(d Device) time.Time { return d.RenewAt }),
-		perDevice("certificate_activated_timestamp_seconds", "When a device's certificate became the active one; only of fleets up to metrics.per_device_up_to.",
-			func(d Device) time.Time { return d.EnrolledAt }),
-		ahead("certificate_remaining_seconds", "Devices by how long their certificates last; expired ones are in the first bucket.",
-			func(d Device) time.Time { return d.NotAfter }),
-		ahead("certificate_renewal_in_seconds", "Devices by how soon they are due for renewal; those that are due are in the first bucket.",
-			func(d Device) time.Time { return d.RenewAt }),
+		maybe("certificates_expired", "Certificates that have ended, of devices that are neither paused nor quarantined.", func(s Snapshot) (float64, bool) {
+			if s.Certificates == nil {
+				return 0, false
+			}
+			return float64(s.Certificates.expired), true
+		}),
+		distribution("certificate_remaining_seconds", "Valid certificates by how long they last, of devices that are neither paused nor quarantined; how it is now, not to be used with rate.",
+			func(c *Certificates) *histogram { return &c.remaining }),
+		distribution("certificate_remaining_ratio", "Valid certificates by the share of their lifetime that is left, counted from their activation, of devices that are neither paused nor quarantined; how it is now.",
+			func(c *Certificates) *histogram { return &c.ratio }),
+		distribution("certificate_renewal_in_seconds", "Certificates by how soon they are to be renewed, those that are due in the first bucket, of devices that are neither paused nor quarantined; how it is now.",
+			func(c *Certificates) *histogram { return &c.renewal }),
+		maybe("certificate_lifetime_seconds", "Lifetime of the fleet's certificates, the shortest kind of them.", func(s Snapshot) (float64, bool) {
+			return s.Lifetime.Seconds(), s.Lifetime > 0
+		}),
 	}
-}
-
-// horizons are the bounds of the buckets of what lies ahead, in seconds.
-func horizons() []float64 {
-	const hour = 3600
-	return []float64{0, hour / 4, hour, 3 * hour, 6 * hour, 12 * hour, 24 * hour, 72 * hour, 168 * hour, 720 * hour, 2160 * hour, 8760 * hour}
-}
-
-func distribution(s Snapshot, value func(Device) time.Time) histogram {
-	bounds := horizons()
-	h := histogram{buckets: make(map[float64]uint64, len(bounds))}
-	counts := make([]uint64, len(bounds)+1)
-	for _, d := range s.Devices {
-		at := value(d)
-		if at.IsZero() {
-			continue
-		}
-		ahead := math.Max(0, at.Sub(s.Census.At).Seconds())
-		i, _ := slices.BinarySearch(bounds, ahead)
-		counts[i]++
-		h.n++
-		h.sum += ahead
-	}
-	var sum uint64
-	for i, bound := range bounds {
-		sum += counts[i]
-		h.buckets[bound] = sum
-	}
-	return h
 }
 
 func caFamilies() []*family {
+	perCA := func(name, help string, value func(Authority) (float64, bool)) *family {
+		return &family{name: name, help: help, kind: prometheus.GaugeValue, labels: []string{"ca"}, emit: func(s Snapshot, set func(float64, ...string)) {
+			for _, ca := range s.Authorities {
+				if v, ok := value(ca); ok {
+					set(v, ca.CA)
+				}
+			}
+		}}
+	}
 	return []*family{
 		{
-			name: "ca_breaker", help: "1 for the state of a CA's breaker: closed, open (the CA is not asked) or half-open.", kind: prometheus.GaugeValue,
-			labels: []string{"ca", "role", "state"},
+			name: "ca_info", help: "The CAs and what each is for (in-use, next, failover); always 1.", kind: prometheus.GaugeValue, labels: []string{"ca", "role"},
 			emit: func(s Snapshot, set func(float64, ...string)) {
-				for _, ca := range s.Authority {
-					for _, state := range []enrol.BreakerState{enrol.BreakerClosed, enrol.BreakerOpen, enrol.BreakerHalfOpen} {
-						set(truth(ca.State == state), ca.CA, ca.Role, string(state))
-					}
+				for _, ca := range s.Authorities {
+					set(1, ca.CA, ca.Role)
+				}
+			},
+		},
+		{
+			name: "ca_breaker", help: "1 for the state of a CA's breaker: closed, open (the CA is not asked) or half-open.", kind: prometheus.GaugeValue,
+			labels: []string{"ca", "state"},
+			emit: func(s Snapshot, set func(float64, ...string)) {
+				for _, ca := range s.Authorities {
+					closed := ca.State != enrol.BreakerOpen && ca.State != enrol.BreakerHalfOpen
+					set(truth(closed), ca.CA, string(enrol.BreakerClosed))
+					set(truth(ca.State == enrol.BreakerOpen), ca.CA, string(enrol.BreakerOpen))
+					set(truth(ca.State == enrol.BreakerHalfOpen), ca.CA, string(enrol.BreakerHalfOpen))
 				}
 			},
 		},
 		perCA("ca_latency_seconds", "How long a CA takes to answer, smoothed.", func(ca Authority) (float64, bool) { return ca.Latency.Seconds(), ca.Latency > 0 }),
 		perCA("ca_last_success_timestamp_seconds", "When a CA last issued, to about a minute.", func(ca Authority) (float64, bool) { return instantOf(ca.LastSuccess) }),
 		perCA("ca_last_failure_timestamp_seconds", "When a CA last failed.", func(ca Authority) (float64, bool) { return instantOf(ca.LastFailure) }),
+		perCA("ca_certificate_not_before_timestamp_seconds", "Begin of the pinned certificate of a CA that ends first.", func(ca Authority) (float64, bool) { return instantOf(ca.NotBefore) }),
 		perCA("ca_certificate_not_after_timestamp_seconds", "End of the pinned certificate of a CA that ends first.", func(ca Authority) (float64, bool) { return instantOf(ca.NotAfter) }),
 		perCA("ca_rate_limit_per_second", "Requests for certificates that a CA may get; missing if there is no limit.", func(ca Authority) (float64, bool) { return ca.Rate, ca.Rate > 0 }),
 	}
 }
 
-func workFamilies() []*family {
+func passFamilies() []*family {
+	ofPass := func(name, help string, value func(Pass) float64) *family {
+		return maybe(name, help, func(s Snapshot) (float64, bool) { return value(s.Pass), !s.Pass.At.IsZero() })
+	}
 	return []*family{
+		instant("last_pass_timestamp_seconds", "When the last pass over the due devices ended.", func(s Snapshot) time.Time { return s.Pass.At }),
+		ofPass("last_pass_success", "1 if no device failed in the last pass and the CA was there.", func(p Pass) float64 { return truth(p.OK) }),
+		ofPass("last_pass_duration_seconds", "How long the last pass took.", func(p Pass) float64 { return p.Took.Seconds() }),
 		{
-			name: "events_total", help: "What happened to devices since the inventory began, by kind, and by class of failure.", kind: prometheus.CounterValue,
-			labels: []string{"kind", "class"},
+			name: "last_pass_devices", help: "Devices of the last pass by what became of them.", kind: prometheus.GaugeValue, labels: []string{"outcome"},
 			emit: func(s Snapshot, set func(float64, ...string)) {
-				for _, c := range s.Events {
-					set(float64(c.N), string(c.Kind), string(c.Class))
+				if s.Pass.At.IsZero() {
+					return
 				}
-			},
-		},
-		{
-			name: "step_duration_seconds", help: "Durations of the steps of completed enrolments.", labels: []string{"step"},
-			histogram: func(s Snapshot, set func(histogram, ...string)) {
-				for _, step := range s.Steps {
-					h := histogram{n: step.N, sum: step.Sum.Seconds(), buckets: map[float64]uint64{}}
-					for bound, n := range step.Buckets {
-						h.buckets[bound.Seconds()] = n
-					}
-					set(h, step.Name)
-				}
-			},
-		},
-		instant("last_pass_timestamp_seconds", "When somebody last looked who is due, and renewed.", func(s Snapshot) time.Time { return s.Pass.At }),
-		gauge("last_pass_success", "1 if that pass left no failed device and found the CA.", func(s Snapshot) float64 { return truth(s.Pass.OK) }),
-		gauge("last_pass_duration_seconds", "How long it took.", func(s Snapshot) float64 { return s.Pass.Took.Seconds() }),
-		{
-			name: "last_pass_devices", help: "Devices of that pass by outcome.", kind: prometheus.GaugeValue, labels: []string{"outcome"},
-			emit: func(s Snapshot, set func(float64, ...string)) {
-				for _, o := range outcomes() {
+				for _, o := range []enrol.Outcome{enrol.OutcomeRenewed, enrol.OutcomeFailed, enrol.OutcomePending, enrol.OutcomeSkipped} {
 					set(float64(s.Pass.Count[o]), string(o))
 				}
 			},
 		},
-		gauge("notifications_pending", "Messages that were not delivered yet.", func(s Snapshot) float64 { return float64(s.Waiting) }),
-		gauge("notifications_dead", "Messages that were given up.", func(s Snapshot) float64 { return float64(s.DeadLetter) }),
 	}
 }

@@ -13,23 +13,44 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
 
 // Bounds of the listener.
 const (
 	// freshFor is how long a snapshot answers all who ask, so that many scrapes
 	// cost the inventory one.
-	freshFor    = 5 * time.Second
-	maxScrapes  = 4 // at once
-	readTimeout = 10 * time.Second
-	sendTimeout = 30 * time.Second
-	stopTimeout = 5 * time.Second
+	freshFor       = 5 * time.Second
+	maxConnections = 64
+	maxScrapes     = 4 // at once
+	readTimeout    = 10 * time.Second
+	sendTimeout    = 30 * time.Second
+	stopTimeout    = 5 * time.Second
 )
+
+// ErrEveryInterface says that an address without a host would listen on all interfaces.
+var ErrEveryInterface = errors.New("the address has no host: say 127.0.0.1 for this host alone, or 0.0.0.0 for every interface")
+
+// Listen listens for scrapes at host:port. There is neither TLS nor a password:
+// the host should be this one's loopback, or a network of its own.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err == nil && host == "" {
+		err = ErrEveryInterface
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for scrapes at %s: %w", address, err)
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for scrapes: %w", err)
+	}
+	return l, nil
+}
 
 // Server answers scrapes over HTTP, at /metrics, and at /-/healthy whether the
 // program works.
 type Server struct {
-	Options
 	// Snapshot reads the fleet.
 	Snapshot func(ctx context.Context) (Snapshot, error)
 	// Healthy returns why the program does not work; nil: nobody knows.
@@ -49,26 +70,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return errors.Join(fmt.Errorf("register metrics of the process: %w", err), l.Close())
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		fleet, err := s.fresh(r.Context())
-		if err != nil {
-			s.Log.Error("read the inventory for metrics", "error", err)
-			http.Error(w, "the inventory cannot be read", http.StatusServiceUnavailable)
-			return
-		}
-		promhttp.HandlerFor(prometheus.Gatherers{fleet, own}, promhttp.HandlerOpts{}).ServeHTTP(w, r)
-	})
-	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, r *http.Request) {
-		if s.Healthy != nil {
-			if err := s.Healthy(r.Context()); err != nil {
-				http.Error(w, err.Error(), http.StatusServiceUnavailable)
-				return
-			}
-		}
-		_, _ = fmt.Fprintln(w, "edgeclm works")
-	})
+	mux.Handle("GET /metrics", limited(s.metrics(own), maxScrapes))
+	mux.HandleFunc("GET /-/healthy", s.healthy)
 	server := &http.Server{
-		Handler: limited(mux, maxScrapes), ReadTimeout: readTimeout, WriteTimeout: sendTimeout, IdleTimeout: sendTimeout, MaxHeaderBytes: 16 << 10,
+		Handler: mux, ReadTimeout: readTimeout, WriteTimeout: sendTimeout, IdleTimeout: sendTimeout, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan error, 1)
@@ -81,11 +86,36 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		stopped <- err
 	})
-	err := server.Serve(l)
+	err := server.Serve(netutil.LimitListener(l, maxConnections))
 	if stop() || !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve metrics: %w", err)
+		return fmt.Errorf("serve metrics: %w", errors.Join(err, server.Close()))
 	}
 	return <-stopped
+}
+
+// metrics answers a scrape with the fleet's metrics and the process' own.
+func (s *Server) metrics(own prometheus.Gatherer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		fleet, err := s.fresh(r.Context())
+		if err != nil {
+			if r.Context().Err() == nil {
+				s.Log.Error("read the inventory for metrics", "error", err)
+			}
+			http.Error(w, "the inventory cannot be read", http.StatusServiceUnavailable)
+			return
+		}
+		promhttp.HandlerFor(prometheus.Gatherers{fleet, own}, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	}
+}
+
+func (s *Server) healthy(w http.ResponseWriter, r *http.Request) {
+	if s.Healthy != nil {
+		if err := s.Healthy(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+	}
+	_, _ = fmt.Fprintln(w, "edgeclm works")
 }
 
 // limited answers so many requests at once, and turns others away.
@@ -114,7 +144,7 @@ func (s *Server) fresh(ctx context.Context) (*prometheus.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := registry(snapshot, s.Options)
+	r, err := registry(snapshot)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,7 @@
 // Package metrics says in Prometheus' terms how the fleet is: in a file for
 // node_exporter's textfile collector, or to whoever asks over HTTP. What there
 // is to say is a Snapshot, which the command line fills; it is no package's
-// business where from.
+// business where from. docs/metrics.md describes each metric.
 package metrics
 
 import (
@@ -11,41 +11,40 @@ import (
 	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
-// Snapshot is the fleet at one time.
+// Snapshot is the fleet at one time, that of its Census. A zero time is
+// something that is not known or has not happened: its metric is missing.
 type Snapshot struct {
 	Version  string // of the program
 	Identity string // of the CLM
 
-	Census     renewal.Census
-	Devices    []Device // with a certificate; in any order
-	Authority  []Authority
-	Events     []renewal.Count
-	Steps      []renewal.Step
-	Pass       Pass
-	Waiting    int // notifications that wait
-	DeadLetter int // and those that were given up
-}
+	Census   renewal.Census
+	DueSince time.Time     // since when the first of the due devices waits
+	Runway   time.Time     // when the first certificate would end if the CA stopped now
+	Lifetime time.Duration // of the fleet's certificates, the shortest kind of them, as in alert.Facts; 0: not known
 
-// Device is a device with a certificate.
-type Device struct {
-	Name       string
-	NotAfter   time.Time
-	RenewAt    time.Time
-	EnrolledAt time.Time
+	Certificates *Certificates // nil: nobody has looked at them
+	Authorities  []Authority   // of two with one name the first counts
+	Events       []renewal.Count
+	Steps        []renewal.Step // of two with one name the first counts
+	Pass         Pass
+
+	NotificationsWaiting int
+	DeadLetters          int // notifications that were given up
 }
 
 // Authority is a CA.
 type Authority struct {
-	enrol.Breaker
-	Role     string    // in-use, next, failover
-	NotAfter time.Time // of the pinned certificate that ends first
-	Rate     float64   // requests a second that it may get; 0: any number
+	enrol.Breaker           // its CA is the value of the label ca: give no address with a password in it
+	Role          string    // in-use, next, failover
+	NotBefore     time.Time // of the pinned certificate that ends first
+	NotAfter      time.Time
+	Rate          float64 // requests a second that it may get; 0: any number
 }
 
-// Pass is the last time that somebody looked who is due.
+// Pass is the last time that somebody looked who is due, and renewed.
 type Pass struct {
-	At    time.Time // when it ended; zero: never
+	At    time.Time // when it ended; zero: never, and the rest says nothing
 	Took  time.Duration
 	Count map[enrol.Outcome]int // devices
-	OK    bool
+	OK    bool                  // no device failed, and the CA was there
 }

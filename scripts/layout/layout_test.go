@@ -14,12 +14,12 @@ func TestProgramsLinkOnly(t *testing.T) {
 	for program, unwanted := range map[string][]string{
 		// The PKG's machine is connected to nothing; its program could not.
 		"pkg-offline": {
-			"net/http", "crypto/tls", "github.com/pion", "github.com/plgd-dev", "github.com/spf13/viper", "modernc.org",
+			"net/http", "crypto/tls", "github.com/pion", "github.com/plgd-dev", "github.com/prometheus", "github.com/spf13/viper", "modernc.org",
 			module + "internal/scep", module + "internal/coaplink", module + "internal/labpeer",
 		},
 		// The device speaks CoAP and keeps files.
 		"devagent": {
-			"modernc.org", "github.com/smallstep", "github.com/spf13/viper",
+			"modernc.org", "github.com/prometheus", "github.com/smallstep", "github.com/spf13/viper",
 			module + "internal/scep", module + "internal/labca", module + "internal/labpeer", module + "internal/pkgen", module + "internal/store",
 		},
 		"clmctl": {module + "internal/pkgen", module + "internal/testpeer", "testing"},
