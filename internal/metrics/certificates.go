@@ -3,16 +3,9 @@ package metrics
 import (
 	"slices"
 	"time"
-)
 
-// Device is a device with a certificate.
-type Device struct {
-	Name       string
-	EnrolledAt time.Time // when its certificate became the active one
-	RenewAt    time.Time
-	NotAfter   time.Time // zero: it has none
-	Held       bool      // paused or quarantined: nobody renews it by itself
-}
+	"github.com/edgeclm/edgeclm/internal/renewal"
+)
 
 // Certificates sums up those of a fleet while it is read, in memory that does
 // not grow with the fleet.
@@ -22,7 +15,7 @@ type Certificates struct {
 	perDevice int
 
 	n         int
-	devices   []Device // nil if there are more than perDevice
+	devices   []renewal.Row // nil if there are more than perDevice
 	expired   int
 	remaining histogram
 	ratio     histogram
@@ -39,8 +32,9 @@ func NewCertificates(at time.Time, perDevice int) *Certificates {
 	}
 }
 
-// Add counts a device. Each may be added once, in any order.
-func (c *Certificates) Add(d Device) {
+// Add counts a device, if it has a certificate. Each may be added once, in any
+// order.
+func (c *Certificates) Add(d renewal.Row) {
 	if d.NotAfter.IsZero() {
 		return
 	}
@@ -50,7 +44,7 @@ func (c *Certificates) Add(d Device) {
 	} else {
 		c.devices = nil
 	}
-	if d.Held {
+	if d.Paused || d.Quarantined {
 		return
 	}
 	if !d.RenewAt.IsZero() {

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/edgeclm/edgeclm/internal/metrics"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 // distribution is a histogram as Prometheus reads it.
@@ -66,15 +67,15 @@ func TestBuckets(t *testing.T) {
 		keep := func(name string, v float64) { values[name] = append(values[name], v) }
 		owned, expired := 0, 0
 		for i := range rapid.IntRange(0, 30).Draw(r, "devices") {
-			d := metrics.Device{
+			d := renewal.Row{
 				Name: fmt.Sprint(i), EnrolledAt: instant.Draw(r, "enrolled"), RenewAt: instant.Draw(r, "renew"), NotAfter: instant.Draw(r, "end"),
-				Held: rapid.IntRange(0, 4).Draw(r, "held") == 0,
+				Paused: rapid.IntRange(0, 4).Draw(r, "paused") == 0, Quarantined: rapid.IntRange(0, 4).Draw(r, "quarantined") == 0,
 			}
 			c.Add(d)
 			if !d.NotAfter.IsZero() {
 				owned++
 			}
-			if d.NotAfter.IsZero() || d.Held {
+			if d.NotAfter.IsZero() || d.Paused || d.Quarantined {
 				continue
 			}
 			if !d.RenewAt.IsZero() {

@@ -25,11 +25,11 @@ func start() time.Time { return time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC) }
 func full() metrics.Snapshot {
 	now := start()
 	certificates := metrics.NewCertificates(now, 10)
-	for _, d := range []metrics.Device{
+	for _, d := range []renewal.Row{
 		{Name: "plc-0001.bilbao", EnrolledAt: now.Add(-6 * time.Hour), RenewAt: now.Add(4 * time.Hour), NotAfter: now.Add(18 * time.Hour)},
 		{Name: "plc-0002.bilbao", EnrolledAt: now.Add(-22 * time.Hour), RenewAt: now.Add(-12 * time.Hour), NotAfter: now.Add(2 * time.Hour)},
 		{Name: "plc-0003.bilbao", EnrolledAt: now.Add(-25 * time.Hour), RenewAt: now.Add(-15 * time.Hour), NotAfter: now.Add(-time.Hour)},
-		{Name: "plc-0004.bilbao", EnrolledAt: now.Add(-48 * time.Hour), NotAfter: now.Add(-24 * time.Hour), Held: true},
+		{Name: "plc-0004.bilbao", EnrolledAt: now.Add(-48 * time.Hour), NotAfter: now.Add(-24 * time.Hour), Paused: true},
 		{Name: "plc-0005.bilbao"},
 	} {
 		certificates.Add(d)
@@ -114,7 +114,7 @@ func TestDevicesVanish(t *testing.T) {
 	for n, single := range map[int]int{0: 0, 1: 1, 3: 3, 4: 0, 500: 0} {
 		s := metrics.Snapshot{Certificates: metrics.NewCertificates(start(), 3)}
 		for i := range n {
-			s.Certificates.Add(metrics.Device{
+			s.Certificates.Add(renewal.Row{
 				Name: fmt.Sprintf("plc-%03d", i), EnrolledAt: start().Add(-time.Hour), RenewAt: start().Add(time.Hour), NotAfter: start().Add(2 * time.Hour),
 			})
 		}
@@ -137,7 +137,7 @@ func TestHostileLabels(t *testing.T) {
 	}
 	s := metrics.Snapshot{Version: hostile[0], Certificates: metrics.NewCertificates(start(), 100)}
 	for _, h := range hostile {
-		s.Certificates.Add(metrics.Device{Name: h, NotAfter: start().Add(time.Hour)})
+		s.Certificates.Add(renewal.Row{Name: h, NotAfter: start().Add(time.Hour)})
 		s.Authorities = append(s.Authorities, metrics.Authority{Breaker: enrol.Breaker{CA: h, Latency: time.Second}, Role: h})
 		s.Events = append(s.Events, renewal.Count{Kind: enrol.EventKind(h), Class: enrol.Class(h), N: 1})
 		s.Steps = append(s.Steps, renewal.Step{Name: h})

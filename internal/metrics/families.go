@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
 // families lists every metric; docs/metrics.md describes them.
@@ -51,7 +52,7 @@ func fleetFamilies() []*family {
 
 // deviceFamilies are of small fleets.
 func deviceFamilies() []*family {
-	perDevice := func(name, help string, value func(Device) time.Time) *family {
+	perDevice := func(name, help string, value func(renewal.Row) time.Time) *family {
 		return &family{
 			name: name, help: help + "; only of fleets up to metrics.per_device_up_to.", kind: prometheus.GaugeValue, labels: []string{"device"},
 			emit: func(s Snapshot, set func(float64, ...string)) {
@@ -67,9 +68,9 @@ func deviceFamilies() []*family {
 		}
 	}
 	return []*family{
-		perDevice("certificate_not_after_timestamp_seconds", "End of a device's certificate", func(d Device) time.Time { return d.NotAfter }),
-		perDevice("certificate_renew_at_timestamp_seconds", "When a device's certificate is due for renewal", func(d Device) time.Time { return d.RenewAt }),
-		perDevice("certificate_activated_timestamp_seconds", "When a device's certificate became the active one", func(d Device) time.Time { return d.EnrolledAt }),
+		perDevice("certificate_not_after_timestamp_seconds", "End of a device's certificate", func(d renewal.Row) time.Time { return d.NotAfter }),
+		perDevice("certificate_renew_at_timestamp_seconds", "When a device's certificate is due for renewal", func(d renewal.Row) time.Time { return d.RenewAt }),
+		perDevice("certificate_activated_timestamp_seconds", "When a device's certificate became the active one", func(d renewal.Row) time.Time { return d.EnrolledAt }),
 	}
 }
 
