@@ -174,7 +174,7 @@ func (s *show) enrol(ctx context.Context) error {
 
 func (s *show) renew(ctx context.Context) error {
 	s.title("Renew",
-		fmt.Sprintf("Here a certificate is due after %.0f to %.0f %% of its life (by default 33 to 50 %%). cron would run this.", 100*windowFrom, 100*windowTo))
+		fmt.Sprintf("Here a certificate is due after %.0f to %.0f %% of its life (by default 33 to 48 %%). cron would run this.", 100*windowFrom, 100*windowTo))
 	if err := s.waitUntilDue(ctx); err != nil {
 		return err
 	}

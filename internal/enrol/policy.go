@@ -22,8 +22,8 @@ type Policy struct {
 	BreakerWindow   time.Duration // within this time
 	BreakerStrikes  int           // devices in a row that found the CA unavailable
 	BreakerRejected int           // devices that it rejected, and accepted none in between
-	BreakerFirst    time.Duration // for how long, the first time; doubles with each further one
-	BreakerLongest  time.Duration // up to this
+	BreakerFirst    time.Duration // for how long, the first time; doubles with each further one; less for short lives
+	BreakerLongest  time.Duration // up to this; less for short lives
 }
 
 // DefaultPolicy suits certificates of a day and more.
@@ -33,7 +33,7 @@ func DefaultPolicy() Policy {
 		RetryFirst: time.Minute, RetryLongest: time.Hour, Poll: 5 * time.Minute, HookTries: 3,
 		Window:        fleet.DefaultWindow(),
 		BreakerDevice: 2, BreakerWindow: 15 * time.Minute, BreakerStrikes: 3, BreakerRejected: 3,
-		BreakerFirst: time.Minute, BreakerLongest: 30 * time.Minute,
+		BreakerFirst: time.Minute, BreakerLongest: 10 * time.Minute,
 	}
 }
 

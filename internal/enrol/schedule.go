@@ -28,7 +28,7 @@ func (c Class) schedule() (first, longest float64) {
 	case ClassFull, ClassHook, ClassNotServed:
 		return 5, 2
 	case ClassCAUnavail:
-		return 1, 0.5
+		return 1, 0.25
 	case ClassBusy:
 		return 1, 0.25
 	}
@@ -41,6 +41,15 @@ func (s *session) lifetime() time.Duration {
 		return c.NotAfter.Sub(c.NotBefore)
 	}
 	return scheduleFor
+}
+
+// breakerFor returns the policy with the waits of a breaker as they are for
+// certificates that live so long: no CA is left alone for more than a hundredth
+// of that.
+func (p Policy) breakerFor(lifetime time.Duration) Policy {
+	p.BreakerFirst = min(p.BreakerFirst, max(lifetime/1000, leastFirst))
+	p.BreakerLongest = min(p.BreakerLongest, max(lifetime/100, leastLongest))
+	return p
 }
 
 // retry is the wait after the n-th failure in a row, n from 1, of a device

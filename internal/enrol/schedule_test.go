@@ -25,7 +25,7 @@ func TestSchedules(t *testing.T) {
 		{ClassUnreachable, 99, 2 * time.Minute, 10 * time.Second},
 		{ClassIdentity, 99, 24 * time.Hour, 4 * time.Hour},
 		{ClassFull, 1, 24 * time.Hour, 5 * time.Minute},
-		{ClassCAUnavail, 99, 24 * time.Hour, 30 * time.Minute},
+		{ClassCAUnavail, 99, 24 * time.Hour, 15 * time.Minute},
 		{ClassBusy, 99, 24 * time.Hour, 15 * time.Minute},
 	} {
 		seen := map[time.Duration]bool{}

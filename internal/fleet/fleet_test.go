@@ -124,7 +124,7 @@ func TestRenewalsSpread(t *testing.T) {
 	for i := range 1000 {
 		c := Certificate{NotBefore: received, NotAfter: received.Add(1000 * time.Second), SHA256: [32]byte{byte(i), byte(i >> 8)}}
 		at := DefaultWindow().RenewAt("plc", c, received).Sub(received).Seconds()
-		buckets[int((at-330)/17)]++
+		buckets[int((at-330)/15)]++
 	}
 	for i, n := range buckets {
 		if n < 50 || n > 150 {
