@@ -8,11 +8,18 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
 // defaultTimeout bounds one try on a channel.
 const defaultTimeout = 30 * time.Second
+
+// Bounds of a configuration.
+const (
+	maxRecipients = 20
+	maxChannels   = 2 * maxRecipients // that a message may wait for, also after changes
+)
 
 // Config says which channels there are; nil is none of that kind.
 type Config struct {
@@ -65,7 +72,9 @@ func New(c Config, now func() time.Time) ([]Channel, error) {
 		if mode == "" {
 			mode = TLSStart
 		}
-		out = append(out, SMTP{s.Server, mode, s.From, s.To, s.Username, s.PasswordFile, s.CAFile, timeout(s.Timeout)})
+		for _, to := range s.To {
+			out = append(out, SMTP{s.Server, mode, s.From, to, s.Username, s.PasswordFile, s.CAFile, timeout(s.Timeout)})
+		}
 	}
 	return out, nil
 }
@@ -104,6 +113,9 @@ func (c ExecConfig) validate() error {
 	if len(c.Command) == 0 || !filepath.IsAbs(c.Command[0]) {
 		return errors.New("command needs an absolute path")
 	}
+	if strings.Contains(strings.Join(c.Command, ""), "\x00") {
+		return errors.New("command has a byte 0 in it")
+	}
 	return nil
 }
 
@@ -138,16 +150,35 @@ func (c SMTPConfig) validate() error {
 	default:
 		return fmt.Errorf("tls: %q is none of starttls, tls, none", c.TLS)
 	}
-	if len(c.To) == 0 {
-		return errors.New("to is missing")
-	}
-	for _, address := range append([]string{c.From}, c.To...) {
-		if _, err := mail.ParseAddress(address); err != nil {
-			return fmt.Errorf("address %q: %w", address, err)
-		}
+	if err := c.validateAddresses(); err != nil {
+		return err
 	}
 	if (c.Username == "") != (c.PasswordFile == "") {
 		return errors.New("username and password_file belong together")
+	}
+	return nil
+}
+
+func (c SMTPConfig) validateAddresses() error {
+	switch {
+	case len(c.To) == 0:
+		return errors.New("to is missing")
+	case len(c.To) > maxRecipients:
+		return fmt.Errorf("to: at most %d addresses; a mailing list takes more", maxRecipients)
+	}
+	if _, err := mail.ParseAddress(c.From); err != nil {
+		return fmt.Errorf("from: %q: %w", c.From, err)
+	}
+	seen := map[string]bool{}
+	for _, to := range c.To {
+		a, err := mail.ParseAddress(to)
+		if err != nil {
+			return fmt.Errorf("to: %q: %w", to, err)
+		}
+		if seen[a.Address] {
+			return fmt.Errorf("to: %q stands there twice", a.Address)
+		}
+		seen[a.Address] = true
 	}
 	return nil
 }

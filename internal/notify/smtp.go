@@ -2,9 +2,11 @@ package notify
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
+	netmail "net/mail"
 	"strconv"
 	"strings"
 	"time"
@@ -25,12 +27,14 @@ const (
 	TLSNone  = "none"     // on this host only
 )
 
-// SMTP sends the message as e-mail.
+// SMTP sends the message as e-mail to one address: each has a message of its
+// own, so that one which is refused, or put off, keeps it from nobody else, and
+// nobody gets it twice for another's sake.
 type SMTP struct {
 	Server       string // host:port
 	TLS          string
 	From         string
-	To           []string
+	To           string
 	Username     string // "": no authentication
 	PasswordFile string // read at each message
 	CAFile       string // "": the system's trust store
@@ -38,7 +42,7 @@ type SMTP struct {
 }
 
 // Name implements Channel.
-func (SMTP) Name() string { return "smtp" }
+func (s SMTP) Name() string { return "smtp:" + bareAddress(s.To) }
 
 // Send implements Channel.
 func (s SMTP) Send(ctx context.Context, m Message) error {
@@ -62,19 +66,42 @@ func (s SMTP) Send(ctx context.Context, m Message) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	err = client.DialAndSendWithContext(ctx, letter)
-	if err == nil {
+	if err == nil || letter.IsDelivered() { // whatever the server said to good-bye
 		return nil
 	}
-	said := err.Error()
-	if password != "" { // before anything is cut off, which might leave half of it
-		said = strings.ReplaceAll(said, password, "***")
-	}
-	said = alert.Clean(said, 400)
+	said := alert.Clean(s.mask(err.Error(), password), 400)
 	var refusal *mail.SendError
-	if errors.As(err, &refusal) && refusal.ErrorCode() >= 500 && refusal.ErrorCode() < 600 {
+	switch {
+	case !errors.As(err, &refusal) || refusal.ErrorCode() == 0:
+		return &Down{fmt.Errorf("send the e-mail: %s", said)}
+	case refusal.ErrorCode() >= 500 && refusal.ErrorCode() < 600:
 		return fmt.Errorf("send the e-mail: %w: %s", ErrFinal, said)
 	}
 	return fmt.Errorf("send the e-mail: %s", said)
+}
+
+// mask takes the password out of what a server said, also as it was sent; before
+// anything is cut off, which might leave half of it.
+func (s SMTP) mask(said, password string) string {
+	if password == "" {
+		return said
+	}
+	for _, form := range []string{
+		password, base64.StdEncoding.EncodeToString([]byte(password)),
+		base64.StdEncoding.EncodeToString([]byte("\x00" + s.Username + "\x00" + password)),
+	} {
+		said = strings.ReplaceAll(said, form, "***")
+	}
+	return said
+}
+
+// bareAddress is the address without a name; "" if it is none.
+func bareAddress(address string) string {
+	a, err := netmail.ParseAddress(address)
+	if err != nil {
+		return ""
+	}
+	return a.Address
 }
 
 // letter writes the e-mail. What is in its header is one line each, and
@@ -84,12 +111,12 @@ func (s SMTP) letter(m Message) (*mail.Msg, error) {
 	if err := letter.From(s.From); err != nil {
 		return nil, err
 	}
-	if err := letter.To(s.To...); err != nil {
+	if err := letter.To(s.To); err != nil {
 		return nil, err
 	}
 	domain := "edgeclm.invalid"
-	if _, after, ok := strings.Cut(strings.TrimRight(s.From, "> "), "@"); ok {
-		domain = after
+	if from := bareAddress(s.From); strings.Contains(from, "@") {
+		domain = from[strings.LastIndexByte(from, '@')+1:]
 	}
 	letter.SetMessageIDWithValue(m.Data.ID + "@" + domain)
 	letter.SetDateWithValue(m.Timestamp)

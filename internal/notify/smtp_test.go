@@ -57,7 +57,7 @@ func mailServer(t testing.TB, answer string) (address string, got <-chan string)
 }
 
 func smtp(server string) notify.SMTP {
-	return notify.SMTP{Server: server, TLS: notify.TLSNone, From: "clm@example.com", To: []string{"ops@example.com"}, Timeout: time.Minute}
+	return notify.SMTP{Server: server, TLS: notify.TLSNone, From: "clm@example.com", To: "ops@example.com", Timeout: time.Minute}
 }
 
 // TestHeaderInjectionByDeviceError: what a device says cannot add a header.

@@ -17,10 +17,13 @@ import (
 // Bounds of the spool.
 const (
 	spoolVersion = 1
-	maxItem      = 1 << 20
+	maxItem      = 4 << 20
 	maxWaiting   = 1000
 	maxDead      = 100
+	maxDamaged   = 10
 	maxAge       = 72 * time.Hour // a long weekend
+	minTries     = 8              // before a message is too old
+	maxTries     = 200
 	firstWait    = time.Minute
 	longestWait  = time.Hour
 )
@@ -30,6 +33,7 @@ type item struct {
 	Version  int                  `json:"version"`
 	Message  Message              `json:"message"`
 	Channels map[string]*delivery `json:"channels"` // those that have not got it
+	Queued   time.Time            `json:"queued"`
 	Dead     time.Time            `json:"dead,omitzero"`
 
 	name string // of its file
@@ -43,13 +47,9 @@ type delivery struct {
 	Final bool      `json:"final,omitempty"` // it is not tried again
 }
 
-// DeadLetter is a message that was given up.
-type DeadLetter struct {
-	ID      string
-	At      time.Time // when it was given up
-	Subject string
-	Errors  map[string]string // by channel
-}
+// errDamaged is wrapped when what a file of the spool holds is no message, which
+// will not change; unlike a file that could not be read just now.
+var errDamaged = errors.New("damaged")
 
 // spool is a directory of messages. Who uses it holds its lock.
 type spool struct {
@@ -64,6 +64,16 @@ func (s spool) prepare() error {
 	for _, dir := range []string{s.dir, s.queue(), s.dead()} {
 		if err := s.files.EnsureDir(dir); err != nil {
 			return fmt.Errorf("prepare the notifications' spool: %w", err)
+		}
+	}
+	return nil
+}
+
+// sweep removes the temporary files that a crash has left.
+func (s spool) sweep() error {
+	for _, dir := range []string{s.dir, s.queue(), s.dead()} {
+		if err := s.files.Sweep(dir); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -99,7 +109,7 @@ func parseItem(data []byte) (*item, error) {
 	if it.Version != spoolVersion {
 		return nil, fmt.Errorf("unknown version %d", it.Version)
 	}
-	if len(it.Channels) > 16 || !strings.HasPrefix(it.Message.Data.ID, "msg_") || len(it.Message.Data.ID) > 64 {
+	if len(it.Channels) > maxChannels || !strings.HasPrefix(it.Message.Data.ID, "msg_") || len(it.Message.Data.ID) > 64 {
 		return nil, errors.New("not a message of this spool")
 	}
 	for _, d := range it.Channels {
@@ -112,12 +122,15 @@ func parseItem(data []byte) (*item, error) {
 
 func (s spool) read(dir, name string) (*item, error) {
 	data, err := keyfile.Read(filepath.Join(dir, name), maxItem)
+	if errors.Is(err, keyfile.ErrTooLarge) {
+		return nil, fmt.Errorf("read the message %s: %w: %w", name, errDamaged, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the message %s: %w", name, err)
 	}
 	it, err := parseItem(data)
 	if err != nil {
-		return nil, fmt.Errorf("read the message %s: %w", name, err)
+		return nil, fmt.Errorf("read the message %s: %w: %w", name, errDamaged, err)
 	}
 	it.name = name
 	return it, nil
@@ -135,7 +148,7 @@ func (s spool) write(dir string, it *item) error {
 // put adds a message. One of the same sequence is replaced: it belongs to a
 // digest that was never taken down as told, and was not sent.
 func (s spool) put(m Message, channels []Channel, now time.Time) error {
-	it := &item{Message: m, Channels: map[string]*delivery{}, name: itemName(m.Data.Sequence)}
+	it := &item{Message: m, Channels: map[string]*delivery{}, Queued: now, name: itemName(m.Data.Sequence)}
 	for _, c := range channels {
 		it.Channels[c.Name()] = &delivery{Next: now}
 	}
@@ -163,7 +176,23 @@ func (s spool) bury(it *item, now time.Time) error {
 	return nil
 }
 
-// setAside takes a file that cannot be read out of the way, and keeps it.
+// damagedMark is at the end of the name of what was set aside.
+const damagedMark = ".damaged"
+
+// setAside takes a file that is damaged out of the way, and keeps it; of those,
+// the first make room.
 func (s spool) setAside(dir, name string) error {
-	return os.Rename(filepath.Join(dir, name), filepath.Join(dir, name+".damaged"))
+	if err := os.Rename(filepath.Join(dir, name), filepath.Join(dir, name+damagedMark)); err != nil {
+		return err
+	}
+	aside, err := filepath.Glob(filepath.Join(dir, "*"+damagedMark))
+	if err != nil {
+		return err
+	}
+	for _, path := range aside[:max(0, len(aside)-maxDamaged)] {
+		if err := s.files.RemoveDurable(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -102,7 +103,7 @@ func (w Webhook) judge(answer *http.Response) error {
 	}
 	said, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	err := fmt.Errorf("HTTP status %d", code)
-	if text := alert.Clean(string(said), 200); text != "" {
+	if text := alert.Clean(w.mask(string(said)), 200); text != "" {
 		err = fmt.Errorf("HTTP status %d: %s", code, text)
 	}
 	switch {
@@ -114,6 +115,29 @@ func (w Webhook) judge(answer *http.Response) error {
 	}
 	return fmt.Errorf("%w: %w", ErrFinal, err)
 }
+
+// mask takes what the URL holds beyond its host out of an answer: many servers
+// repeat it on the pages of their errors, and many webhooks carry a secret in it.
+func (w Webhook) mask(said string) string {
+	u, err := url.Parse(w.URL)
+	if err != nil {
+		return ""
+	}
+	parts := strings.FieldsFunc(u.RequestURI()+"/"+u.Path, func(r rune) bool { return strings.ContainsRune("/?&=;", r) })
+	for _, values := range u.Query() {
+		parts = append(parts, values...)
+	}
+	slices.SortFunc(parts, func(a, b string) int { return len(b) - len(a) })
+	for _, part := range parts {
+		if len(part) >= shortestSecret {
+			said = strings.ReplaceAll(said, part, "***")
+		}
+	}
+	return said
+}
+
+// shortestSecret is how long a part of a URL is that may be a secret, in bytes.
+const shortestSecret = 6
 
 // retryAfter reads the header of RFC 9110 section 10.2.3; 0 if it says nothing.
 func retryAfter(header string, now time.Time) time.Duration {

@@ -260,7 +260,7 @@ func expected() map[string]int {
 		"clmctl device rollback plc-0001.bilbao":                      2, // nobody is there to confirm it
 		"devagent rollback":                                           1, // nothing was activated yet
 		"clmctl doctor --device bench-1 --conformance --slot -o json": 1, // an enrolment waits for it
-		"clmctl notify retry 01JDQ3V5ZX8Y2T6W9R4K":                    1, // nothing was given up
+		"clmctl notify retry msg_5f0c1d8e2a7b4c6d9e3f0a1b2c3d4e5f":    2, // nobody is configured
 		"clmctl notify test":                                          2, // nobody is configured
 		"clmctl notify test webhook":                                  2,
 	}

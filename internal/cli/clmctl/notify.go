@@ -13,6 +13,7 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/alert"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/notify"
 )
 
@@ -75,8 +76,8 @@ func (a *app) notifyTestCommand() *cobra.Command {
 		Use:   "test [CHANNEL]",
 		Short: "Send a test message through each channel, or one of them",
 		Long: `test sends a message that says that it is a test through every channel that is
-configured (exec, webhook, smtp), or the one that is named, at once and without
-another try, and says what came of it.`,
+configured (exec, webhook, smtp; an e-mail for each address), or the one that is
+named, at once and without another try, and says what came of it.`,
 		Example:   "  clmctl notify test\n  clmctl notify test webhook",
 		Args:      cobra.MaximumNArgs(1),
 		ValidArgs: []string{"exec", "webhook", "smtp"},
@@ -177,8 +178,8 @@ func (a *app) notifyRetryCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "retry ID...",
 		Short:   "Send messages again that were given up",
-		Long:    "retry puts messages that were given up back among those that wait, and tries them at once.",
-		Example: "  clmctl notify retry 01JDQ3V5ZX8Y2T6W9R4K",
+		Long:    "retry puts messages that were given up back among those that wait, for the channels that have not got them, and tries them at once.",
+		Example: "  clmctl notify retry msg_5f0c1d8e2a7b4c6d9e3f0a1b2c3d4e5f",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := a.openNotifier(cmd)
@@ -189,7 +190,13 @@ func (a *app) notifyRetryCommand() *cobra.Command {
 			for _, id := range args {
 				failures = append(failures, n.Retry(id))
 			}
-			if err := errors.Join(failures...); err != nil {
+			err = errors.Join(failures...)
+			switch {
+			case errors.Is(err, notify.ErrNoChannel):
+				return clikit.WithHint(clikit.WithCode(err, clikit.ExitUsage), "docs/notifications.md describes the section notify of the configuration")
+			case errors.Is(err, keyfile.ErrLocked):
+				return clikit.WithHint(err, "a renewing run is telling somebody just now: try again in a minute")
+			case err != nil:
 				return clikit.WithHint(err, "clmctl notify dead lists what was given up")
 			}
 			return n.Deliver(cmd.Context())
