@@ -37,7 +37,7 @@ the next run of enrol or renew.`,
 			}
 			return a.runBatch(cmd.Context(), s, o, bounds, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
 				return planEnrol(ctx, w.inventory, f, a.Now(), w.runner.Policy)
-			})
+			}, nil)
 		},
 	}
 	o.register(cmd, true)
@@ -54,7 +54,8 @@ func registerBatch(cmd *cobra.Command) {
 }
 
 // runBatch tries the devices that a plan takes of the selection, and reports.
-func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal.Bounds, plan func(context.Context, *works, store.Filter) (*plan, error)) (err error) {
+// unlock gives the renewing lock back, nil if this run has none.
+func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal.Bounds, plan func(context.Context, *works, store.Filter) (*plan, error), unlock func() error) (err error) {
 	f, err := o.filter()
 	if err != nil {
 		return err
@@ -72,9 +73,19 @@ func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal
 	if p.checked() == 0 {
 		a.note("no device was selected")
 	}
-	r := a.batch(s, w.worker, bounds, watch).run(ctx, p)
+	keep := a.keeper(s, w, a.warnings(), unlock != nil)
+	began := a.Now()
+	r := a.batch(s, w.worker, bounds, keptWatcher{watch, keep}).run(ctx, p)
 	if err := a.renderReport(r); err != nil {
 		return err
 	}
+	keep.measured(ctx, r.pass(began, a.Now()))
+	if unlock != nil {
+		// Nobody has to wait for notifications to renew.
+		if err := unlock(); err != nil {
+			return err
+		}
+	}
+	keep.after(ctx)
 	return r.err()
 }

@@ -3,6 +3,7 @@ package clmctl
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -69,6 +70,7 @@ func (a *app) runRenew(ctx context.Context, s *site, o renewOptions) (err error)
 	unlock, err := a.lockRenewing(s)
 	if errors.Is(err, keyfile.ErrLocked) {
 		err = a.explainLock(err, "wait for it, or give --if-locked=ok")
+		a.tellOfLock(ctx, s)
 		if o.ifLocked == "ok" {
 			a.note("nothing was done: %v", err)
 			return nil
@@ -77,6 +79,7 @@ func (a *app) runRenew(ctx context.Context, s *site, o renewOptions) (err error)
 	if err != nil {
 		return err
 	}
+	unlock = sync.OnceValue(unlock)
 	defer func() { err = errors.Join(err, unlock()) }()
 	bounds := s.bounds()
 	if err := o.apply(&bounds); err != nil {
@@ -87,5 +90,5 @@ func (a *app) runRenew(ctx context.Context, s *site, o renewOptions) (err error)
 			return planForced(ctx, w.inventory, f)
 		}
 		return planRenew(ctx, w.inventory, f, a.Now(), w.runner.Policy)
-	})
+	}, unlock)
 }

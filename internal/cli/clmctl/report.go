@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/enrol"
+	"github.com/edgeclm/edgeclm/internal/metrics"
 	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
@@ -131,6 +133,17 @@ func (r *report) err() error {
 			"check the CA; the next clmctl renew tries again")
 	}
 	return nil
+}
+
+// pass is the run as the metrics have it.
+func (r *report) pass(began, ended time.Time) metrics.Pass {
+	return metrics.Pass{
+		At: ended, Took: max(0, ended.Sub(began)),
+		Count: map[enrol.Outcome]int{
+			enrol.OutcomeRenewed: r.Renewed, enrol.OutcomeFailed: r.Failed, enrol.OutcomePending: r.Pending, enrol.OutcomeSkipped: r.Skipped,
+		},
+		OK: r.Failed == 0 && !r.caUnavailable && (r.halt == renewal.HaltNone || r.halt == renewal.HaltMaintenance),
+	}
 }
 
 func devices(n int) string {

@@ -82,9 +82,12 @@ func (a *app) runLoop(ctx context.Context, s *site) (err error) {
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	pulse := &pulse{now: a.Now}
-	loop := a.newLoop(s, w, observers{logObserver{log}, pulse}, log)
-	stop := manager.Supervise(ctx, log, "renewing", func(context.Context) error { return pulse.alive(s.Tick) })
+	keep := a.keeper(s, w, log, true)
+	loop := a.newLoop(s, w, observers{logObserver{log}, pulse, keep}, log)
+	healthy := func(context.Context) error { return pulse.alive(s.Tick) }
+	stop := manager.Supervise(ctx, log, "renewing", healthy)
 	defer stop()
+	defer keep.start(ctx, healthy)()
 	log.Info("renewing", "data_dir", string(s.dir), "ca", w.runner.CAName, "tick", s.Tick)
 	loop.Run(ctx, nil)
 	if err := manager.Notify(sdnotify.Stopping); err != nil {

@@ -31,6 +31,7 @@ type inventory interface {
 	enrol.SightingStore
 	enrol.HealthStore
 	enrol.Planner
+	records
 	PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error)
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
 	NextDue(ctx context.Context, now time.Time) (time.Time, error)
@@ -67,6 +68,7 @@ type works struct {
 	runner    *enrol.Runner  // at the CA in use
 	worker    renewal.Worker // the runner; during a rollover, whichever is the device's
 	inventory inventory
+	identity  string // of this CLM
 	close     func() error
 }
 
@@ -93,7 +95,7 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, err
 	}
-	w := &works{inventory: devices, close: devices.Close}
+	w := &works{inventory: devices, identity: identity.Identity.String(), close: devices.Close}
 	gate := oslock.OpenGate(string(s.dir), func(string) fleet.Limits { return s.Limits }, a.Now)
 	var runners []*enrol.Runner // as the CAs are in the file
 	for _, ca := range slices.Concat(file.inUse(), file.Failover) {

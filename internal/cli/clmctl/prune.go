@@ -1,0 +1,5 @@
+package clmctl
+
+import "context"
+
+func (k *keeper) prune(context.Context) {}
