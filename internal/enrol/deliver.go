@@ -67,6 +67,9 @@ func (c *Courier) visit(ctx context.Context, device string, idle bool, do func(h
 	if err != nil {
 		return failed(fmt.Errorf("load device %s: %w", device, err))
 	}
+	if !d.InService() {
+		return skipped(fmt.Errorf("%w: %s is %w", ErrNotNow, device, ErrDecommissioned))
+	}
 	if d.Paused && !c.Visit {
 		return skipped(fmt.Errorf("%w: %s is paused", ErrNotNow, device))
 	}

@@ -68,6 +68,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrLeased: another process works on the device.
 	ErrLeased = errors.New("another process works on this device")
+	// ErrDecommissioned: the device is out of service.
+	ErrDecommissioned = errors.New("decommissioned")
 )
 
 // TryLater is ErrCAUnavailable with the CA's own word on when to come back.

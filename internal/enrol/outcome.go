@@ -108,6 +108,9 @@ func (s *session) stop(ctx context.Context, err error) Result {
 		}
 		return result
 	}
+	if errors.Is(err, ErrDecommissioned) {
+		return s.leaveOff(err)
+	}
 	f := classify(err)
 	if f.Unasked && len(s.events) == 0 {
 		result.Outcome, result.Err = OutcomePending, f
@@ -123,7 +126,11 @@ func (s *session) stop(ctx context.Context, err error) Result {
 		} else {
 			s.end(f)
 		}
-		if err := s.save(ctx); err != nil {
+		err := s.save(ctx)
+		if errors.Is(err, ErrDecommissioned) {
+			return s.leaveOff(err)
+		}
+		if err != nil {
 			f = &Fault{By: PartyCLM, Class: ClassInternal, Transient: true, Err: errors.Join(f, err)}
 		}
 	}
@@ -133,6 +140,12 @@ func (s *session) stop(ctx context.Context, err error) Result {
 	}
 	result.Err = f
 	return result
+}
+
+// leaveOff is the end of a run whose device was taken out of service meanwhile:
+// the store ended the enrolment then, and takes nothing more of it.
+func (s *session) leaveOff(err error) Result {
+	return Result{Device: s.e.Device, Outcome: OutcomeSkipped, Err: err, Enrolment: s.e}
 }
 
 // classify makes a Fault of any error of an effect.

@@ -25,7 +25,7 @@ var ErrNothingActive = errors.New("no certificate on record is active on the dev
 // it has: one that has gone back already is not sent back further. The pair
 // that was given up stays staged; an open enrolment goes back to verified, and
 // its next try activates it again. Errors wrap ErrLeased, ErrNotFound,
-// ErrNothingActive, ErrUnreachable, ErrIdentity or a *DeviceError (conflict:
+// ErrDecommissioned, ErrNothingActive, ErrUnreachable, ErrIdentity or a *DeviceError (conflict:
 // there is no previous pair).
 func (r *Runner) Rollback(ctx context.Context, device string) (Rollback, error) {
 	release, err := r.Store.Lease(ctx, device)
@@ -68,6 +68,9 @@ func (r *Runner) resumeForRollback(ctx context.Context, device string) (*session
 	d, err := r.Store.Device(ctx, device)
 	if err != nil {
 		return nil, fmt.Errorf("load device %s: %w", device, err)
+	}
+	if !d.InService() {
+		return nil, fmt.Errorf("%s: %w", device, ErrDecommissioned)
 	}
 	s := &session{r: r, d: d}
 	s.e, err = r.Store.OpenEnrolment(ctx, device)

@@ -59,13 +59,14 @@ type Result struct {
 	Enrolment *Enrolment // nil if there was nothing to do
 }
 
-// ErrNotNow says that the device is paused or quarantined, or that its next
-// try is still ahead.
+// ErrNotNow says that the device is paused, quarantined or decommissioned, or
+// that its next try is still ahead.
 var ErrNotNow = errors.New("not now")
 
 // Run tries one device once: it resumes the device's open enrolment or begins
 // a new one, and carries it as far as it comes. With force it ignores the time
-// of the next try; it never works on a paused or quarantined device.
+// of the next try; it never works on a paused, quarantined or
+// decommissioned device, and leaves off at its next commit if it becomes that.
 func (r *Runner) Run(ctx context.Context, device string, force bool) Result {
 	release, err := r.Store.Lease(ctx, device)
 	if err != nil {
@@ -73,7 +74,7 @@ func (r *Runner) Run(ctx context.Context, device string, force bool) Result {
 	}
 	defer release()
 	s, err := r.begin(ctx, device, force)
-	if errors.Is(err, ErrNotNow) {
+	if errors.Is(err, ErrNotNow) || errors.Is(err, ErrDecommissioned) {
 		return Result{Device: device, Outcome: OutcomeSkipped, Err: err}
 	}
 	if err != nil {
@@ -97,6 +98,8 @@ func (r *Runner) begin(ctx context.Context, name string, force bool) (*session, 
 		return nil, fmt.Errorf("load device %s: %w", name, err)
 	}
 	switch {
+	case !d.InService():
+		return nil, fmt.Errorf("%w: %s is %w", ErrNotNow, name, ErrDecommissioned)
 	case d.Paused:
 		return nil, fmt.Errorf("%w: %s is paused", ErrNotNow, name)
 	case d.Quarantined:

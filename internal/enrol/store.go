@@ -17,7 +17,8 @@ type Store interface {
 	OpenEnrolment(ctx context.Context, device string) (*Enrolment, error)
 	// Commit stores a change in one transaction, or nothing of it. An error
 	// that wraps ErrConflict says that the enrolment's revision is not the
-	// stored one, or that the device has another open enrolment. It raises
+	// stored one, or that the device has another open enrolment, one that wraps
+	// ErrDecommissioned that the device is out of service. It raises
 	// Enrolment.Revision on success.
 	Commit(ctx context.Context, c Change) error
 	// SerialOwner returns the enrolment for which the issuer (DER of its name)

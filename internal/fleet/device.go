@@ -18,8 +18,9 @@ type Device struct {
 	Labels   map[string]string
 	Names    []Name // what the device may sign for; empty: DefaultNames
 
-	Paused      bool
-	Quarantined bool
+	Paused         bool
+	Quarantined    bool
+	Decommissioned time.Time // since when it is out of service; zero: it is in service
 
 	Certificate *Certificate // the active one; nil if none was ever activated
 	EnrolledAt  time.Time    // when Certificate was activated; zero if never
@@ -43,7 +44,7 @@ type Certificate struct {
 // State is the flag of the paper's inventory (section IV.A).
 type State string
 
-// A device is operational while it owns a valid certificate.
+// A device in service is operational while it owns a valid certificate.
 const (
 	NotOperational State = "not-operational"
 	Operational    State = "operational"
@@ -52,11 +53,14 @@ const (
 // State returns the device's flag at a time: it is derived, so that it falls
 // back when the certificate expires though nobody runs.
 func (d Device) State(now time.Time) State {
-	if d.Certificate != nil && now.Before(d.Certificate.NotAfter) {
+	if d.InService() && d.Certificate != nil && now.Before(d.Certificate.NotAfter) {
 		return Operational
 	}
 	return NotOperational
 }
+
+// InService reports whether the device was not decommissioned.
+func (d Device) InService() bool { return d.Decommissioned.IsZero() }
 
 // HasLabels reports whether the device has every one of these labels.
 func (d Device) HasLabels(want map[string]string) bool {
@@ -77,8 +81,12 @@ func (d Device) CertificateNames() []Name {
 }
 
 // Due reports whether the certificate should be renewed at now: there is none,
-// it has expired, or its renewal time has come.
+// it has expired, or its renewal time has come. One that is decommissioned never
+// is.
 func (d Device) Due(now time.Time) bool {
+	if !d.InService() {
+		return false
+	}
 	if d.State(now) == NotOperational {
 		return true
 	}

@@ -67,6 +67,11 @@ type Delivery struct {
 	// Refuse refuses the earlier identities of the devices at once, also where
 	// a bundle of the later one waits to be handed over.
 	Refuse bool
+	// Reinstate brings decommissioned devices back into service of which a row says
+	// nothing new. A row of a higher ledger index always does, since the PKG then
+	// issued for the device after it was taken in; what a manifest keeps listing
+	// does not.
+	Reinstate bool
 	// Earliest, if its generation is not 0, is the earliest identity (its role
 	// and name do not count) that devices may have which are new here, and for
 	// which the bundle of a later one is at hand: an inventory was lost while
@@ -119,6 +124,9 @@ type Counts struct {
 	Unchanged int
 	Skipped   int // rows of an earlier (epoch, generation) than the stored one
 	Queued    int // bundles that wait to be handed over from now on
+
+	Reinstated     int // devices that are back in service, among those updated
+	Decommissioned int // devices of rows that stay out of service, among those unchanged
 }
 
 // Tally counts a delivery: each device once, by the most that happened to it.
@@ -126,6 +134,8 @@ type Counts struct {
 type Tally struct {
 	skipped int
 	queued  int
+	back    int
+	out     int
 	devices map[string]Outcome
 }
 
@@ -147,9 +157,25 @@ func (t *Tally) NoteQueued(device string) {
 	t.Note(device, Updated)
 }
 
+// NoteReinstated takes down that a device is back in service.
+func (t *Tally) NoteReinstated(device string) {
+	t.back++
+	t.Note(device, Updated)
+}
+
+// NoteDecommissioned takes down that a device stays out of service, where a row
+// of an outcome changed nothing.
+func (t *Tally) NoteDecommissioned(device string, o Outcome) {
+	if o != Skipped {
+		t.out++
+		o = Unchanged
+	}
+	t.Note(device, o)
+}
+
 // Counts returns the sums.
 func (t *Tally) Counts() Counts {
-	c := Counts{Skipped: t.skipped, Queued: t.queued}
+	c := Counts{Skipped: t.skipped, Queued: t.queued, Reinstated: t.back, Decommissioned: t.out}
 	for _, o := range t.devices {
 		switch o {
 		case Added:
@@ -167,6 +193,9 @@ func (t *Tally) Counts() Counts {
 type Filter struct {
 	Names  []string          // these, or of these assets; one that does not exist is enrol.ErrNotFound
 	Labels map[string]string // devices that have all of them
+	// Decommissioned selects devices that are out of service too; without it one
+	// that is named is enrol.ErrDecommissioned.
+	Decommissioned bool
 }
 
 // History is all that is known about a device.
@@ -225,6 +254,8 @@ const (
 	EventBound        enrol.EventKind = "bound"  // to an asset
 	EventCloned       enrol.EventKind = "cloned" // several prove its identity at once
 	EventAddressed    enrol.EventKind = "addressed"
+
+	EventDecommissioned enrol.EventKind = "decommissioned" // out of service; EventCommissioned is the way back
 )
 
 // Action is an operator's decision about a device.

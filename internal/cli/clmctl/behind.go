@@ -112,10 +112,12 @@ type commissionResult struct {
 	Added     int          `json:"added"`
 	Updated   int          `json:"updated"`
 	Unchanged int          `json:"unchanged"`
-	Skipped   int          `json:"skipped"`   // rows of an earlier generation than the inventory's
-	Queued    int          `json:"queued"`    // bundles, by this run
-	Delivered int          `json:"delivered"` // devices that have all that was queued for them
-	Behind    []behindView `json:"behind"`    // devices of the manifest that have yet to prove their later identity
+	Skipped   int          `json:"skipped"`        // rows of an earlier generation than the inventory's
+	Queued    int          `json:"queued"`         // bundles, by this run
+	Restored  int          `json:"reinstated"`     // devices that are back in service, among those updated
+	Retired   int          `json:"decommissioned"` // devices that stay out of service, among those unchanged
+	Delivered int          `json:"delivered"`      // devices that have all that was queued for them
+	Behind    []behindView `json:"behind"`         // devices of the manifest that have yet to prove their later identity
 
 	// Probed is who answers at the devices' addresses, if that was asked for.
 	Probed []probeView `json:"probed,omitempty"`
@@ -165,6 +167,9 @@ func whoIsBehind(ctx context.Context, devices inventory, listed []string, told *
 }
 
 func (r commissionResult) render(a *app) error {
+	if r.Retired > 0 {
+		a.note("the manifest lists %s out of service: --reinstate brings back what it lists", devices(r.Retired))
+	}
 	names := make([]string, len(r.Behind))
 	for i, b := range r.Behind {
 		names[i] = b.Name

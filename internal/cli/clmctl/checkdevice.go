@@ -59,6 +59,8 @@ func (c *checkup) checkRecord(d fleet.Device) {
 	const check = "device record"
 	now := c.Now()
 	switch {
+	case !d.InService():
+		c.warn(check, "clmctl commission --reinstate brings it back", "out of service since %s", stamp(d.Decommissioned))
 	case d.Quarantined:
 		c.fail(check, "after the cause is fixed: clmctl device release "+d.Name+" --reason TEXT", "quarantined after %d failed enrolments: %s", d.Attempts, d.LastError)
 	case d.Paused:

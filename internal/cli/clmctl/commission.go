@@ -20,7 +20,7 @@ import (
 type commissionOptions struct {
 	manifest, addresses, deliver, earliest string
 
-	probe, dry bool
+	probe, dry, reinstate bool
 }
 
 // When bundles of later identities are handed over.
@@ -55,6 +55,10 @@ is what to do if a device was stolen, or its key may have leaked.
 were being handed over: devices that are new here may still have an identity as
 early as that, and get the manifest's.
 
+A device that was decommissioned stays out of service, though manifests go on
+listing it, until the PKG issues for its name again; its earlier identity is then
+refused. --reinstate brings back the devices of the manifest as they were.
+
 --probe then contacts each device of the manifest, by a handshake that changes
 nothing there, and says who answers as whom (exit code 3 unless all of them do).
 With --dry-run as well the manifest is checked and the devices are contacted, and
@@ -62,7 +66,7 @@ nothing is recorded.
 
 --addresses adds or overrides addresses from a CSV file with the header
 name,address; an empty address returns to that of the manifest.`,
-		Example: "  clmctl commission usb/manifest.json --addresses addresses.csv\n  clmctl commission usb/manifest.json --deliver=later\n  clmctl commission usb/manifest.json --probe --dry-run",
+		Example: "  clmctl commission usb/manifest.json --addresses addresses.csv\n  clmctl commission usb/manifest.json --deliver=later\n  clmctl commission usb/manifest.json --probe --dry-run\n  clmctl commission usb/manifest.json --reinstate",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{deliverNow, deliverLater, deliverNever}, o.deliver) {
@@ -81,6 +85,7 @@ name,address; an empty address returns to that of the manifest.`,
 	f.StringVar(&o.deliver, "deliver", deliverNow, "hand bundles of later identities over now, later or never")
 	f.StringVar(&o.earliest, "earliest", "", "the earliest identity that a device may have which is new here, as e1.g1")
 	f.BoolVar(&o.probe, "probe", false, "contact each device of the manifest, and say who answers as whom")
+	f.BoolVar(&o.reinstate, "reinstate", false, "bring back decommissioned devices of the manifest")
 	f.BoolVar(&o.dry, "dry-run", false, "check the manifest, and record and hand over nothing")
 	_ = cmd.RegisterFlagCompletionFunc("deliver", cobra.FixedCompletions([]string{deliverNow, deliverLater, deliverNever}, cobra.ShellCompDirectiveNoFileComp))
 	registerBatch(cmd)
@@ -135,7 +140,7 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 		return err
 	}
 	r := commissionResult{
-		Added: n.Added, Updated: n.Updated, Unchanged: n.Unchanged, Skipped: n.Skipped, Queued: n.Queued, Behind: behind,
+		Added: n.Added, Updated: n.Updated, Unchanged: n.Unchanged, Skipped: n.Skipped, Queued: n.Queued, Restored: n.Reinstated, Retired: n.Decommissioned, Behind: behind,
 	}
 	if told != nil {
 		r.Delivered = told.Delivered
@@ -158,7 +163,7 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 // readDelivery reads manifest and addresses. The rows of the delivery are those
 // of the returned list, in its order.
 func (a *app) readDelivery(o commissionOptions, params *ibc.Params) ([]bundle.Row, store.Delivery, error) {
-	d := store.Delivery{At: a.Now(), Source: filepath.Base(o.manifest), Refuse: o.deliver == deliverNever}
+	d := store.Delivery{At: a.Now(), Source: filepath.Base(o.manifest), Refuse: o.deliver == deliverNever, Reinstate: o.reinstate}
 	if o.earliest != "" {
 		id, err := ibc.ParseIdentity("edgeclm/v1/dev/any/" + o.earliest)
 		if err != nil {

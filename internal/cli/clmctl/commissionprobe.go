@@ -60,7 +60,8 @@ func ofManifest(d store.Delivery) []fleet.Device {
 	return out
 }
 
-// ofInventory returns the devices of a delivery as the inventory has them.
+// ofInventory returns the devices of a delivery as the inventory has them,
+// those that are in service.
 func ofInventory(ctx context.Context, devices inventory, d store.Delivery) ([]fleet.Device, error) {
 	var out []fleet.Device
 	for _, r := range d.Rows {
@@ -68,7 +69,9 @@ func ofInventory(ctx context.Context, devices inventory, d store.Delivery) ([]fl
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, device)
+		if device.InService() {
+			out = append(out, device)
+		}
 	}
 	return out, nil
 }

@@ -19,7 +19,7 @@ func (a *app) deviceCommand() *cobra.Command {
 		Short:   "Look at the inventory, and act on single devices",
 	}
 	cmd.AddCommand(a.deviceListCommand(), a.deviceShowCommand(), a.deviceLabelCommand(),
-		a.devicePauseCommand(), a.deviceResumeCommand(), a.deviceReleaseCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand(), a.deviceRollbackCommand())
+		a.devicePauseCommand(), a.deviceResumeCommand(), a.deviceReleaseCommand(), a.deviceDecommissionCommand(), a.deviceHistoryCommand(), a.deviceDeliverCommand(), a.deviceRollbackCommand())
 	return cmd
 }
 
@@ -43,6 +43,8 @@ type deviceView struct {
 	// NextIdentity is that of a bundle that waits to be handed over: the device
 	// is behind. null if there is none.
 	NextIdentity *string `json:"next_identity"`
+	// Decommissioned is since when the device is out of service; null: it is not.
+	Decommissioned *string `json:"decommissioned_at"`
 }
 
 // certificateFacts is what scripts see of a certificate.
@@ -70,6 +72,7 @@ func viewPlainly(d fleet.Device, now time.Time) deviceView {
 		State: d.State(now), Paused: d.Paused, Quarantined: d.Quarantined, Labels: d.Labels,
 		EnrolledAt: optionalTime(d.EnrolledAt), RenewAt: optionalTime(d.RenewAt),
 		Attempts: d.Attempts, NextAttempt: optionalTime(d.NextAttempt), LastError: optional(d.LastError),
+		Decommissioned: optionalTime(d.Decommissioned),
 	}
 	if d.Next != (ibc.Identity{}) {
 		v.NextIdentity = optional(d.Next.String())
@@ -118,7 +121,7 @@ func deviceColumns() []clikit.Column {
 		{Name: "note"}, {Name: "serial", Wide: true}, {Name: "subject", Wide: true}, {Name: "issuer", Wide: true},
 		{Name: "sha256", Wide: true}, {Name: "enrolled_at", Wide: true}, {Name: "attempts", Wide: true},
 		{Name: "next_attempt", Wide: true}, {Name: "last_error", Wide: true}, {Name: "identity", Wide: true}, {Name: "next_identity", Wide: true},
-		{Name: "asset", Wide: true},
+		{Name: "asset", Wide: true}, {Name: "decommissioned_at", Wide: true},
 	}
 }
 
@@ -131,13 +134,15 @@ func (v deviceView) row() []string {
 		v.Name, string(v.State), c.NotAfter, deref(v.RenewAt), deref(v.Address), fleet.FormatLabels(v.Labels),
 		v.note(), c.Serial, c.Subject, c.Issuer,
 		c.SHA256, deref(v.EnrolledAt), strconv.Itoa(v.Attempts),
-		deref(v.NextAttempt), deref(v.LastError), v.Identity, deref(v.NextIdentity), deref(v.Asset),
+		deref(v.NextAttempt), deref(v.LastError), v.Identity, deref(v.NextIdentity), deref(v.Asset), deref(v.Decommissioned),
 	}
 }
 
 // note is what a person should see at once.
 func (v deviceView) note() string {
 	switch {
+	case v.Decommissioned != nil:
+		return stateDecommissioned
 	case v.Quarantined:
 		return "quarantined"
 	case v.Paused:
@@ -187,6 +192,6 @@ func (a *app) renderDevice(h history) error {
 		{Name: "not_before", Value: c.NotBefore}, {Name: "not_after", Value: c.NotAfter}, {Name: "sha256", Value: c.SHA256},
 		{Name: "enrolled_at", Value: deref(v.EnrolledAt)}, {Name: "renew_at", Value: deref(v.RenewAt)},
 		{Name: "attempts", Value: strconv.Itoa(v.Attempts)}, {Name: "next_attempt", Value: deref(v.NextAttempt)},
-		{Name: "last_error", Value: deref(v.LastError)},
+		{Name: "last_error", Value: deref(v.LastError)}, {Name: "decommissioned_at", Value: deref(v.Decommissioned)},
 	}...)
 }

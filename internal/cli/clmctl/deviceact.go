@@ -17,6 +17,7 @@ type deviceAct struct {
 	column  string // names what do returns, in tables and JSON
 	confirm string // the question that is asked about so many devices; "": none
 	reason  bool   // it has to be given
+	retired bool   // a device that is named may be out of service already
 	// do takes the decision into the inventory.
 	do func(ctx context.Context, devices inventory, d fleet.Device, action store.Action) (any, error)
 }
@@ -54,22 +55,13 @@ func (a *app) runAct(ctx context.Context, s *site, o selection, act deviceAct, r
 		return err
 	}
 	defer func() { err = errors.Join(err, inventory.Close()) }()
+	f.Decommissioned = act.retired && len(f.Names) > 0
 	selected, err := store.Collect(inventory.ListDevices(ctx, f))
 	if err != nil {
 		return explainUnknown(err)
 	}
-	if act.confirm != "" && len(selected) > 0 {
-		names := make([]string, len(selected))
-		for i, d := range selected {
-			names[i] = d.Name
-		}
-		ok, err := a.Confirm(a.Streams, act.confirm+" "+few(names)+"?")
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return errors.New("not confirmed; nothing was done")
-		}
+	if err := a.confirmAct(act, selected); err != nil {
+		return err
 	}
 	out := []section{}
 	t := clikit.Table{Columns: clikit.Columns("name", act.column)}
@@ -85,4 +77,22 @@ func (a *app) runAct(ctx context.Context, s *site, o selection, act deviceAct, r
 		a.note("no device was selected")
 	}
 	return clikit.Render(a.Out, a.Output, out, t)
+}
+
+// confirmAct asks about those devices that an act would change.
+func (a *app) confirmAct(act deviceAct, selected []fleet.Device) error {
+	var names []string
+	for _, d := range selected {
+		if d.InService() {
+			names = append(names, d.Name)
+		}
+	}
+	if act.confirm == "" || len(names) == 0 {
+		return nil
+	}
+	ok, err := a.Confirm(a.Streams, act.confirm+" "+few(names)+"?")
+	if err == nil && !ok {
+		err = errors.New("not confirmed; nothing was done")
+	}
+	return err
 }

@@ -40,8 +40,10 @@ states (--state):
   not-operational  own none                    failing      their last try failed
   expired          owned one                   quarantined  are left alone after failures
   behind           a later bundle waits        paused       are left alone as you asked
+  decommissioned   are out of service
 
-All that is given has to hold; of several states one is enough.`,
+All that is given has to hold; of several states one is enough. Devices that are
+out of service are listed if they are named, or with --state decommissioned.`,
 		Example: `  clmctl device list
   clmctl device list --selector line=3 -o json
   clmctl device list --state failing --state quarantined --sort next_attempt
@@ -85,6 +87,7 @@ func (a *app) runDeviceList(cmd *cobra.Command, o listOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	f.Decommissioned = len(f.Names) > 0 || slices.Contains(o.states, stateDecommissioned)
 	s, err := a.openExisting(cmd)
 	if err != nil {
 		return err
@@ -195,11 +198,14 @@ const (
 	stateQuarantined = "quarantined"
 	statePaused      = "paused"
 	stateBehind      = "behind"
+
+	stateDecommissioned = "decommissioned"
 )
 
 func deviceStates() []string {
 	return []string{
 		string(fleet.Operational), string(fleet.NotOperational), stateDue, stateFailing, stateExpired, stateQuarantined, statePaused, stateBehind,
+		stateDecommissioned,
 	}
 }
 
@@ -208,6 +214,9 @@ func deviceStates() []string {
 func hasState(d fleet.Device, states []string, now time.Time) bool {
 	if len(states) == 0 {
 		return true
+	}
+	if !d.InService() {
+		return slices.Contains(states, stateDecommissioned)
 	}
 	flag := d.State(now)
 	return slices.ContainsFunc(states, func(state string) bool {

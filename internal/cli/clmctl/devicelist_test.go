@@ -23,7 +23,9 @@ func listed(now time.Time) []fleet.Device {
 	due.Certificate, due.RenewAt, due.Address = certificate(2*time.Hour), now.Add(-time.Minute), "10.0.0.3:5684"
 	expired.Certificate, expired.RenewAt = certificate(-time.Minute), now.Add(-30*time.Minute)
 	paused.Certificate, paused.RenewAt, paused.Paused = certificate(3*time.Hour), now.Add(-time.Minute), true
-	return []fleet.Device{full, bare, due, expired, paused}
+	gone := device("plc-0006")
+	gone.Certificate, gone.Decommissioned = certificate(4*time.Hour), now.Add(-time.Minute)
+	return []fleet.Device{full, bare, due, expired, paused, gone}
 }
 
 func sequence(devices []fleet.Device) func(func(fleet.Device, error) bool) {
@@ -51,7 +53,7 @@ func TestDeviceListFinds(t *testing.T) {
 		search, states string
 		want           string
 	}{
-		{"", "", "12345"},
+		{"", "", "123456"},
 		{"PLC-0002", "", "2"},
 		{"press", "", "1"},
 		{"line=3", "", "1"},
@@ -71,6 +73,8 @@ func TestDeviceListFinds(t *testing.T) {
 		{"", "behind", "1"},
 		{"plc-0005", "paused", "5"},
 		{"plc-0005", "expired", ""},
+		{"", "decommissioned", "6"},
+		{"", "decommissioned|paused", "56"},
 	} {
 		o := listOptions{}
 		if c.search != "" {
@@ -86,7 +90,7 @@ func TestDeviceListFinds(t *testing.T) {
 	}
 	for _, state := range deviceStates() {
 		found, err := store.Collect(listOptions{states: []string{state}}.wanted(sequence(listed(now)), now))
-		if err != nil || len(found) == 0 || len(found) == 5 {
+		if err != nil || len(found) == 0 || len(found) == 6 {
 			t.Errorf("%s: %s", state, lastDigits(found))
 		}
 	}
@@ -96,8 +100,8 @@ func TestDeviceListSorts(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for key, want := range map[string]string{
-		"name": "12345", "not_after": "41352", "renew_at": "43512", "address": "31245", "asset": "12345", "attempts": "12345",
-		"next_attempt": "12345", "enrolled_at": "12345", "state": "24351",
+		"name": "123456", "not_after": "413562", "renew_at": "435126", "address": "312456", "asset": "123456", "attempts": "123456",
+		"next_attempt": "123456", "enrolled_at": "123456", "state": "246351",
 	} {
 		devices := listed(now)
 		slices.SortStableFunc(devices, sortBy(key, now))

@@ -98,7 +98,7 @@ func explainRollback(err error) error {
 	case errors.As(err, &refusal), errors.Is(err, enrol.ErrUnreachable), errors.Is(err, enrol.ErrIdentity):
 		return clikit.WithHint(clikit.WithCode(err, clikit.ExitSomeFailed), "try again when it answers: it is asked what it has before anything is repeated")
 	}
-	return err
+	return explainUnknown(err)
 }
 
 func (a *app) renderRollback(r enrol.Rollback) error {

@@ -72,8 +72,12 @@ func (o selection) filter() (store.Filter, error) {
 	return f, nil
 }
 
-// explainUnknown makes of a name that is not in the inventory a usage error.
+// explainUnknown makes of a name that is not in the inventory, or of a device
+// that is out of service, a usage error.
 func explainUnknown(err error) error {
+	if errors.Is(err, enrol.ErrDecommissioned) {
+		return clikit.WithHint(clikit.WithCode(err, clikit.ExitUsage), "clmctl device show NAME says since when; clmctl commission --reinstate brings it back")
+	}
 	if errors.Is(err, enrol.ErrNotFound) {
 		return clikit.WithHint(clikit.WithCode(err, clikit.ExitUsage), "clmctl device list shows the names; clmctl commission brings new ones")
 	}

@@ -42,6 +42,7 @@ type inventory interface {
 	SetLabels(ctx context.Context, a store.Action, labels map[string]string) error
 	SetPaused(ctx context.Context, a store.Action, paused bool) error
 	Release(ctx context.Context, a store.Action) error
+	Decommission(ctx context.Context, a store.Action) error
 	Outstanding(ctx context.Context) ([]enrol.Delivery, error)
 	CertificateByHash(ctx context.Context, sha256 [32]byte) (store.Certificate, error)
 	Close() error

@@ -22,6 +22,9 @@ func (c *commissioning) putAssets(ctx context.Context, t *tx) error {
 		if known[i], err = t.record(ctx, a.Device); err != nil {
 			return err
 		}
+		if !known[i].device.InService() && a.Asset != "" {
+			return fmt.Errorf("%w: %w", store.ErrInvalid, known[i].outOfService())
+		}
 		if known[i].device.Asset != a.Asset {
 			if err := t.exec(ctx, "UPDATE device SET asset = NULL WHERE id = ?", known[i].id); err != nil {
 				return err

@@ -12,17 +12,18 @@ import (
 
 // Each of these is a range of an index, or its first or last entry.
 const (
-	countExpired     = "SELECT count(*) FROM device WHERE cert_not_after <= ?"
-	countUnenrolled  = "SELECT count(*) FROM device WHERE cert_not_after IS NULL"
-	countFailing     = "SELECT count(*) FROM device INDEXED BY device_failing WHERE last_error <> ''"
-	countQuarantined = "SELECT count(*) FROM device INDEXED BY device_quarantined WHERE quarantined"
-	countPaused      = "SELECT count(*) FROM device INDEXED BY device_paused WHERE paused"
+	countExpired     = "SELECT count(*) FROM device WHERE cert_not_after <= ? AND decommissioned_at IS NULL"
+	countUnenrolled  = "SELECT count(*) FROM device WHERE cert_not_after IS NULL AND decommissioned_at IS NULL"
+	countFailing     = "SELECT count(*) FROM device INDEXED BY device_failing WHERE last_error <> '' AND decommissioned_at IS NULL"
+	countQuarantined = "SELECT count(*) FROM device INDEXED BY device_quarantined WHERE quarantined AND decommissioned_at IS NULL"
+	countPaused      = "SELECT count(*) FROM device INDEXED BY device_paused WHERE paused AND decommissioned_at IS NULL"
 	countOpen        = "SELECT count(*) FROM device INDEXED BY device_open WHERE open"
 	countDue         = "SELECT count(*) FROM device WHERE due_at <= ?"
-	selectUnreached  = "SELECT count(*), min(commissioned_at) FROM device WHERE reached_at IS NULL AND NOT paused"
-	selectFirstEnd   = "SELECT cert_not_after, name FROM device WHERE cert_not_after > ? AND NOT paused AND NOT quarantined ORDER BY cert_not_after LIMIT 1"
+	selectUnreached  = "SELECT count(*), min(commissioned_at) FROM device WHERE reached_at IS NULL AND NOT paused AND decommissioned_at IS NULL"
+	selectFirstEnd   = "SELECT cert_not_after, name FROM device WHERE cert_not_after > ? AND NOT paused AND NOT quarantined AND decommissioned_at IS NULL ORDER BY cert_not_after LIMIT 1"
 	selectSuccess    = "SELECT max(enrolled_at) FROM device WHERE enrolled_at IS NOT NULL"
 	selectTry        = "SELECT at FROM event WHERE enrolment IS NOT NULL ORDER BY id DESC LIMIT 1"
+	selectShortest   = "SELECT min(cert_not_after - cert_not_before) FROM device WHERE cert_not_after > ? AND decommissioned_at IS NULL"
 	selectWaiting    = "SELECT min(min(renew_at, cert_not_after)) FROM device WHERE due_at <= ?"
 )
 
@@ -91,12 +92,13 @@ func (v *view) countMisdated(ctx context.Context, now time.Time, longest time.Du
 
 // Patience says since when the first of the due devices waits for its renewal,
 // retries apart, and how long the shortest-lived of the valid certificates
-// lives; zero for none. It looks at every device, and is for once a minute.
+// lives; zero for none. It walks through an index of the whole fleet, and is for
+// once a minute.
 func (s *Store) Patience(ctx context.Context, now time.Time) (since time.Time, shortest time.Duration, err error) {
 	var micros sql.NullInt64
 	err = s.queryRow(ctx, selectWaiting, []any{now.UnixMicro()}, timestamp{&since})
 	if err == nil {
-		err = s.queryRow(ctx, "SELECT min(cert_not_after - cert_not_before) FROM device WHERE cert_not_after > ?", []any{now.UnixMicro()}, &micros)
+		err = s.queryRow(ctx, selectShortest, []any{now.UnixMicro()}, &micros)
 	}
 	if err != nil {
 		return time.Time{}, 0, fmt.Errorf("look how long devices wait: %w", explain(err))

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
@@ -18,7 +19,8 @@ import (
 // counted; address, labels and names follow the higher ledger
 // index. So rows may arrive in any order, and twice. What an operator decided
 // (Delivery.Addresses, SetLabels) stays in force over what manifests say until
-// it is taken back. An address for a device that is not known wraps
+// it is taken back. A device that was decommissioned stays that unless a row has
+// a higher ledger index than is known, or Delivery.Reinstate is set. An address for a device that is not known wraps
 // enrol.ErrNotFound, as one for an asset does; a row that is no device's, and an
 // asset that is taken, store.ErrInvalid.
 func (s *Store) PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error) {
@@ -54,6 +56,7 @@ type claim struct {
 	id     int64
 	manual sql.NullString // the operator's address
 	next   uint64         // the version of the bundle that waits, 0 for none
+	out    time.Time      // since when it is out of service; zero: it is not
 }
 
 // nextIdentity is that of the bundle that waits.
@@ -82,7 +85,7 @@ func (c *claim) effective() string {
 }
 
 var (
-	selectClaim = "SELECT id, address_manual, " + selectNext + ", " + nameList(new(claim).columns()) + " FROM device WHERE name = ?"
+	selectClaim = "SELECT id, address_manual, decommissioned_at, " + selectNext + ", " + nameList(new(claim).columns()) + " FROM device WHERE name = ?"
 	updateClaim = "UPDATE device SET " + assignments(new(claim).columns()) + " WHERE id = ?"
 	insertClaim = "INSERT INTO device (" + nameList(new(claim).columns()) + ", name, commissioned_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -91,7 +94,7 @@ var (
 func (t *tx) claim(ctx context.Context, name string) (*claim, error) {
 	c := &claim{}
 	c.Identity.Role, c.Identity.Name = ibc.RoleDevice, name
-	err := t.queryRow(ctx, selectClaim, []any{name}, append([]any{&c.id, &c.manual, integerOf(&c.next)}, values(c.columns())...)...)
+	err := t.queryRow(ctx, selectClaim, []any{name}, append([]any{&c.id, &c.manual, timestamp{&c.out}, integerOf(&c.next)}, values(c.columns())...)...)
 	if err != nil {
 		return nil, fmt.Errorf("device %s: %w", name, explain(err))
 	}
@@ -109,6 +112,9 @@ func (c *commissioning) putRow(ctx context.Context, t *tx, row store.Row) error 
 	if err != nil {
 		return err
 	}
+	if !known.out.IsZero() {
+		return c.returnRow(ctx, t, known, row)
+	}
 	merged, queue, outcome := c.Receive(known.Row, known.nextIdentity(), row)
 	c.tally.Note(row.Identity.Name, outcome)
 	if queue {
@@ -119,6 +125,11 @@ func (c *commissioning) putRow(ctx context.Context, t *tx, row store.Row) error 
 	if outcome != store.Updated && merged.LedgerIndex == known.LedgerIndex {
 		return nil
 	}
+	return c.update(ctx, t, known, merged)
+}
+
+// update stores what is known after a row.
+func (c *commissioning) update(ctx context.Context, t *tx, known *claim, merged store.Row) error {
 	next := &claim{Row: merged, id: known.id, manual: known.manual}
 	if err := t.exec(ctx, updateClaim, values(next.columns(), next.id)...); err != nil {
 		return err
@@ -129,6 +140,27 @@ func (c *commissioning) putRow(ctx context.Context, t *tx, row store.Row) error 
 		}
 	}
 	return c.noteAddress(ctx, t, known, next)
+}
+
+// returnRow takes a row of a device that is out of service. Nothing is handed
+// over: with the row the earlier identity, which somebody may have found in the
+// scrap, is refused.
+func (c *commissioning) returnRow(ctx context.Context, t *tx, known *claim, row store.Row) error {
+	merged, outcome := known.Merge(row)
+	if outcome == store.Skipped || row.LedgerIndex <= known.LedgerIndex && !c.Reinstate {
+		c.tally.NoteDecommissioned(row.Identity.Name, outcome)
+		return nil
+	}
+	c.tally.NoteReinstated(row.Identity.Name)
+	if err := t.exec(ctx, "UPDATE device SET decommissioned_at = NULL WHERE id = ?", known.id); err != nil {
+		return err
+	}
+	if merged.Identity == known.Identity { // else update notes it
+		if err := c.noteIdentity(ctx, t, merged.Identity); err != nil {
+			return err
+		}
+	}
+	return c.update(ctx, t, known, merged)
 }
 
 // queue queues a row's bundle.

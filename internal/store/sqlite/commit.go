@@ -79,6 +79,9 @@ func (c *change) apply(ctx context.Context, t *tx) error {
 	if err != nil {
 		return err
 	}
+	if !r.device.InService() {
+		return r.outOfService()
+	}
 	if err := c.putEnrolment(ctx, t, r); err != nil {
 		return err
 	}

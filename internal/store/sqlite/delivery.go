@@ -63,7 +63,8 @@ func (s *Store) QueueDeliveries(ctx context.Context, deliveries []enrol.Delivery
 	return queued, nil
 }
 
-// queue stores a delivery unless the device has it, or something later.
+// queue stores a delivery unless the device has it, or something later, or is
+// out of service.
 func (t *tx) queue(ctx context.Context, d *enrol.Delivery) (isNew bool, err error) {
 	if err := d.Validate(); err != nil {
 		return false, err
@@ -71,6 +72,9 @@ func (t *tx) queue(ctx context.Context, d *enrol.Delivery) (isNew bool, err erro
 	r, err := t.record(ctx, d.Device)
 	if err != nil {
 		return false, err
+	}
+	if !r.device.InService() {
+		return false, nil
 	}
 	if d.Kind == enrol.DeliverBundle && d.Identity().Compare(r.device.Identity) <= 0 {
 		return false, nil

@@ -54,11 +54,15 @@ func (r *record) columns() []column {
 		{"coalesce(labels_manual, labels)", document{&r.device.Labels}},
 		{"names", document{&r.device.Names}},
 		{"paused", flag{&r.device.Paused}},
+		{"decommissioned_at", timestamp{&r.device.Decommissioned}},
 		{selectNext, integerOf(&r.next)},
 	}, r.decisions()...)
 }
 
-var selectDevice = "SELECT " + nameList(new(record).columns()) + " FROM device "
+var (
+	selectDevice    = "SELECT " + nameList(new(record).columns()) + " FROM device "
+	selectInService = selectDevice + "WHERE decommissioned_at IS NULL "
+)
 
 // scanner is a row, or the current one of several.
 type scanner interface{ Scan(into ...any) error }
@@ -118,7 +122,8 @@ var errStopped = errors.New("stopped")
 
 // ListDevices yields the devices that a filter selects, in the order of their
 // names. A name that does not exist yields an error that wraps
-// enrol.ErrNotFound. While it runs the sequence holds a snapshot of the
+// enrol.ErrNotFound, one that is decommissioned enrol.ErrDecommissioned, unless
+// the filter asks for those too. While it runs the sequence holds a snapshot of the
 // inventory, which keeps the log from being written back: work that takes long
 // does not belong between its elements.
 func (s *Store) ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error] {
@@ -138,7 +143,11 @@ func (s *Store) ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet
 // each visits the devices that a filter selects, in the order of their names.
 func (v *view) each(ctx context.Context, f store.Filter, visit func(*record) error) error {
 	if len(f.Names) == 0 {
-		return v.eachOf(ctx, selectDevice+"ORDER BY name", nil, f, visit)
+		query := selectInService
+		if f.Decommissioned {
+			query = selectDevice
+		}
+		return v.eachOf(ctx, query+"ORDER BY name", nil, f, visit)
 	}
 	names := make([]string, len(f.Names))
 	for i, named := range f.Names {
@@ -151,6 +160,9 @@ func (v *view) each(ctx context.Context, f store.Filter, visit func(*record) err
 		r, err := v.record(ctx, name)
 		if err != nil {
 			return err
+		}
+		if !r.device.InService() && !f.Decommissioned {
+			return r.outOfService()
 		}
 		if !r.device.HasLabels(f.Labels) {
 			continue
@@ -174,12 +186,12 @@ func (v *view) eachOf(ctx context.Context, query string, args []any, f store.Fil
 	})
 }
 
-// CountDevices counts what ListDevices would yield. How many there are in all is
-// on record.
+// CountDevices counts what ListDevices would yield. How many are in service
+// is on record.
 func (s *Store) CountDevices(ctx context.Context, f store.Filter) (int, error) {
 	var n int
 	var err error
-	if len(f.Names) == 0 && len(f.Labels) == 0 {
+	if len(f.Names) == 0 && len(f.Labels) == 0 && !f.Decommissioned {
 		err = s.queryRow(ctx, "SELECT devices FROM fleet", nil, &n)
 	} else {
 		err = s.each(ctx, f, func(*record) error { n++; return nil })

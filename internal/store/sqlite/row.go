@@ -29,11 +29,11 @@ func rowColumns(r *renewal.Row) []column {
 }
 
 var (
-	selectRow  = "SELECT " + nameList(rowColumns(&renewal.Row{})) + " FROM device WHERE name = ?"
-	selectRows = "SELECT " + nameList(rowColumns(&renewal.Row{})) + " FROM device WHERE name > ? ORDER BY name LIMIT ?"
+	selectRow  = "SELECT " + nameList(rowColumns(&renewal.Row{})) + " FROM device WHERE name = ? AND decommissioned_at IS NULL"
+	selectRows = "SELECT " + nameList(rowColumns(&renewal.Row{})) + " FROM device WHERE name > ? AND decommissioned_at IS NULL ORDER BY name LIMIT ?"
 )
 
-// Rows returns the next devices by name after one ("": from the first), at most
+// Rows returns the next devices in service by name after one ("": from the first), at most
 // limit (0: all).
 func (s *Store) Rows(ctx context.Context, after string, limit int) ([]renewal.Row, error) {
 	if limit <= 0 {
@@ -54,8 +54,8 @@ func (s *Store) Rows(ctx context.Context, after string, limit int) ([]renewal.Ro
 	return out, nil
 }
 
-// RowsOf returns the rows of these devices; those that do not exist are left
-// out.
+// RowsOf returns the rows of these devices; those that do not exist, or are
+// decommissioned, are left out.
 func (s *Store) RowsOf(ctx context.Context, names []string) ([]renewal.Row, error) {
 	var out []renewal.Row
 	for _, name := range names {

@@ -13,9 +13,9 @@ import (
 
 const (
 	fromTroubled = ` FROM device WHERE id IN (
-	SELECT id FROM device INDEXED BY device_failing WHERE last_error <> ''
-	UNION ALL SELECT id FROM device INDEXED BY device_quarantined WHERE quarantined
-	UNION ALL SELECT id FROM device WHERE cert_not_after <= ?) AND NOT paused`
+	SELECT id FROM device INDEXED BY device_failing WHERE last_error <> '' AND decommissioned_at IS NULL
+	UNION ALL SELECT id FROM device INDEXED BY device_quarantined WHERE quarantined AND decommissioned_at IS NULL
+	UNION ALL SELECT id FROM device WHERE cert_not_after <= ? AND decommissioned_at IS NULL) AND NOT paused`
 	selectTroubled = "SELECT id, name, last_error, enrolled_at, cert_not_after, quarantined" + fromTroubled + " ORDER BY cert_not_after, id LIMIT ?"
 	countTroubled  = "SELECT count(*)" + fromTroubled
 	selectFailures = "SELECT kind, class, at FROM event WHERE device = ? ORDER BY id DESC LIMIT ?"

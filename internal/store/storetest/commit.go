@@ -264,7 +264,7 @@ func testDeviceColumns(t *testing.T, place Place[Store]) {
 	e.Certificate = leaf.Raw
 	changed := fleet.Device{
 		Name: "plc-1", Identity: deviceIdentity("plc-1", 3), Next: deviceIdentity("plc-1", 4), Address: "elsewhere:1", Asset: "elsewhere", Labels: map[string]string{"line": "99"},
-		Names: []fleet.Name{{Kind: fleet.KindCN, Value: "other"}}, Paused: true, Quarantined: true, Certificate: &described,
+		Names: []fleet.Name{{Kind: fleet.KindCN, Value: "other"}}, Paused: true, Quarantined: true, Decommissioned: epoch, Certificate: &described,
 		EnrolledAt: epoch.Add(1 * time.Minute), RenewAt: epoch.Add(2 * time.Minute), Attempts: 4,
 		NextAttempt: epoch.Add(3 * time.Minute), LastError: "the last error",
 	}
@@ -277,7 +277,7 @@ func testDeviceColumns(t *testing.T, place Place[Store]) {
 
 	want := changed
 	want.Asset, want.Address, want.Labels, want.Names = before.Asset, before.Address, before.Labels, before.Names
-	want.Paused, want.Next = before.Paused, before.Next
+	want.Paused, want.Decommissioned, want.Next = before.Paused, before.Decommissioned, before.Next
 	for range 2 {
 		got := device(t, s, "plc-1")
 		same(t, "certificate", *got.Certificate, *want.Certificate)

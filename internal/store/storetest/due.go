@@ -126,12 +126,18 @@ func (p *pool) drawFate(rt *rapid.T, t testing.TB, s Inventory, name string, id 
 	e.State = rapid.SampledFrom([]enrol.State{enrol.Submitted, enrol.Completed, enrol.Failed}).Draw(rt, "state")
 	if rapid.Bool().Draw(rt, "has certificate") {
 		leaf := p.drawLeaf(rt, "certificate")
+		d.EnrolledAt = leaf.NotBefore
 		described := enrol.Describe(leaf)
 		e.Certificate, d.Certificate, d.RenewAt = leaf.Raw, &described, drawTime(rt, "renew at")
 	}
 	commit(t, s, enrol.Change{Enrolment: e, Device: &d})
 	if rapid.IntRange(0, 6).Draw(rt, "paused") == 0 {
 		if err := s.SetPaused(context.Background(), action(name, ""), true); err != nil {
+			rt.Fatal(err)
+		}
+	}
+	if rapid.IntRange(0, 6).Draw(rt, "decommissioned") == 0 {
+		if err := s.Decommission(context.Background(), action(name, "")); err != nil {
 			rt.Fatal(err)
 		}
 	}

@@ -105,6 +105,7 @@ func judgeCensus(t *rapid.T, s Overview, now time.Time, longest time.Duration) {
 	if want.NextDue, err = s.NextDue(ctx, now); err != nil {
 		t.Fatal(err)
 	}
+	want.LastSuccess = lastSuccess(t, s)
 	planned := map[int]int{}
 	for _, d := range devices {
 		held := d.Paused || d.Quarantined
@@ -124,9 +125,6 @@ func judgeCensus(t *rapid.T, s Overview, now time.Time, longest time.Duration) {
 			}
 		default:
 			want.Expired++
-		}
-		if d.EnrolledAt.After(want.LastSuccess) {
-			want.LastSuccess = d.EnrolledAt
 		}
 		if !held && !d.RenewAt.IsZero() && !d.RenewAt.Before(epoch) {
 			planned[int(d.RenewAt.Sub(epoch)/time.Hour)]++
@@ -149,6 +147,19 @@ func judgeCensus(t *rapid.T, s Overview, now time.Time, longest time.Duration) {
 		t.Fatalf("renewals %v, %v, want %v", counts, err, planned)
 	}
 	judgePatience(t, s, now, devices, due)
+}
+
+// lastSuccess is of any device, whatever became of it.
+func lastSuccess(t *rapid.T, s Overview) (last time.Time) {
+	for d, err := range s.ListDevices(context.Background(), store.Filter{Decommissioned: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.EnrolledAt.After(last) {
+			last = d.EnrolledAt
+		}
+	}
+	return last
 }
 
 func judgePatience(t *rapid.T, s Overview, now time.Time, devices []fleet.Device, due []renewal.Job) {

@@ -37,7 +37,9 @@ type Store interface {
 type Inventory interface {
 	Store
 	// ListDevices yields devices in the order of their names. A name of the
-	// filter that does not exist yields an error that wraps enrol.ErrNotFound.
+	// filter that does not exist yields an error that wraps enrol.ErrNotFound,
+	// one that is out of service enrol.ErrDecommissioned unless such devices are
+	// asked for.
 	// The sequence holds a snapshot of the inventory while it runs; it is not
 	// for work between the elements that takes long.
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
@@ -68,6 +70,8 @@ type Inventory interface {
 	SetLabels(ctx context.Context, a store.Action, labels map[string]string) error
 	// Release ends a device's quarantine; its attempts count from 0 again.
 	Release(ctx context.Context, a store.Action) error
+	// Decommission takes a device out of service; PutDevices brings it back.
+	Decommission(ctx context.Context, a store.Action) error
 }
 
 // A Place is where the records of one test lie. It is called for each store
@@ -141,8 +145,12 @@ func RunInventory(t *testing.T, place func(t testing.TB) Place[Inventory]) {
 		"Note":              testNote,
 		"Due":               testDue,
 		"Outstanding":       testOutstanding,
+		"Decommission":      testDecommission,
+		"DecommissionStops": testDecommissionStops,
+		"DecommissionLists": testDecommissionLists,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, place(t)) })
 	}
+	t.Run("Reinstate", func(t *testing.T) { testReinstate(t, place) })
 	t.Run("DueModel", func(t *testing.T) { testDueModel(t, place) })
 }

@@ -11,11 +11,15 @@ UPDATE device SET reached_at = coalesce(
     (SELECT at FROM sighting WHERE sighting.device = device.id),
     enrolled_at);
 
+-- Since when a device is out of service; then it is in no index that follows,
+-- nor among those of devices with times of their next attempt or renewal.
+ALTER TABLE device ADD COLUMN decommissioned_at INTEGER;
+
 -- A device that was never tried is for enrol to begin with, and never due.
 DROP INDEX device_due;
 ALTER TABLE device DROP COLUMN due_at;
 ALTER TABLE device ADD COLUMN due_at INTEGER GENERATED ALWAYS AS (
-    CASE WHEN paused OR quarantined OR NOT open AND cert_sha256 IS NULL AND last_error = '' THEN NULL
+    CASE WHEN paused OR quarantined OR decommissioned_at IS NOT NULL OR NOT open AND cert_sha256 IS NULL AND last_error = '' THEN NULL
     ELSE max(
         coalesce(next_attempt, -9223372036854775807),
         CASE WHEN open OR cert_sha256 IS NULL THEN -9223372036854775807
@@ -25,22 +29,26 @@ CREATE INDEX device_due ON device (due_at) WHERE due_at IS NOT NULL;
 
 -- For the census of the fleet and the plan of its renewals.
 CREATE INDEX device_renew_at ON device (renew_at) WHERE renew_at IS NOT NULL AND NOT paused AND NOT quarantined;
-CREATE INDEX device_end ON device (cert_not_after, paused, quarantined);
+CREATE INDEX device_end ON device (cert_not_after, cert_not_before, paused, quarantined) WHERE decommissioned_at IS NULL;
 CREATE INDEX device_enrolled ON device (enrolled_at) WHERE enrolled_at IS NOT NULL;
-CREATE INDEX device_failing ON device (id) WHERE last_error <> '';
-CREATE INDEX device_quarantined ON device (id) WHERE quarantined;
-CREATE INDEX device_paused ON device (id) WHERE paused;
+CREATE INDEX device_failing ON device (id) WHERE last_error <> '' AND decommissioned_at IS NULL;
+CREATE INDEX device_quarantined ON device (id) WHERE quarantined AND decommissioned_at IS NULL;
+CREATE INDEX device_paused ON device (id) WHERE paused AND decommissioned_at IS NULL;
 CREATE INDEX device_open ON device (id) WHERE open;
-CREATE INDEX device_unreached ON device (commissioned_at) WHERE reached_at IS NULL AND NOT paused;
+CREATE INDEX device_unreached ON device (commissioned_at) WHERE reached_at IS NULL AND NOT paused AND decommissioned_at IS NULL;
 
--- How many devices there are.
+-- How many devices are in service.
 CREATE TABLE fleet (
     id      INTEGER PRIMARY KEY CHECK (id = 1),
     devices INTEGER NOT NULL
 ) STRICT;
 INSERT INTO fleet (id, devices) SELECT 1, count(*) FROM device;
 CREATE TRIGGER device_added AFTER INSERT ON device BEGIN UPDATE fleet SET devices = devices + 1; END;
-CREATE TRIGGER device_removed AFTER DELETE ON device BEGIN UPDATE fleet SET devices = devices - 1; END;
+CREATE TRIGGER device_removed AFTER DELETE ON device WHEN old.decommissioned_at IS NULL BEGIN UPDATE fleet SET devices = devices - 1; END;
+CREATE TRIGGER device_decommissioned AFTER UPDATE OF decommissioned_at ON device
+    WHEN old.decommissioned_at IS NULL AND new.decommissioned_at IS NOT NULL BEGIN UPDATE fleet SET devices = devices - 1; END;
+CREATE TRIGGER device_reinstated AFTER UPDATE OF decommissioned_at ON device
+    WHEN old.decommissioned_at IS NOT NULL AND new.decommissioned_at IS NULL BEGIN UPDATE fleet SET devices = devices + 1; END;
 
 -- How often each kind of event happened since the inventory began, whatever
 -- became of the events.
