@@ -114,3 +114,27 @@ func (a *agenda) Pop() any {
 	*a = (*a)[:last]
 	return e
 }
+
+// Start is when a device would be started.
+type Start struct {
+	Job
+	At time.Time
+}
+
+// Rehearse says in which order and when a pass would start its jobs if each
+// took so long and succeeded, and which it would leave, and why.
+func Rehearse(b Bounds, now time.Time, jobs []Job, took time.Duration) (starts []Start, left []Job, halt Halt) {
+	b.Once = true
+	r := rehearse(b, now, took)
+	r.started = func(j Job, at time.Time) { starts = append(starts, Start{j, at}) }
+	r.s.Offer(now, jobs)
+	for r.s.Waiting() > 0 && r.s.Halted() == HaltNone {
+		if r.run(now.Add(forEver), len(jobs)) == 0 {
+			break
+		}
+	}
+	return starts, r.s.Left(), r.s.Halted()
+}
+
+// forEver is longer than any pass.
+const forEver = 100 * 366 * 24 * time.Hour

@@ -163,12 +163,21 @@ func (f Forecast) back() time.Time { return later(f.Outage.To, f.Now).Add(f.Resu
 // renewed returns a device with the certificate that it would get at a time,
 // its n-th in the forecast.
 func (f Forecast) renewed(r Row, at time.Time, n int) Row {
-	c := fleet.Certificate{NotBefore: at, NotAfter: at.Add(r.NotAfter.Sub(r.NotBefore))}
+	c := fleet.Certificate{NotBefore: at, NotAfter: at.Add(r.life())}
 	c.SHA256 = sha256.Sum256(binary.BigEndian.AppendUint64([]byte(r.Name), uint64(n))) //nolint:gosec // n counts
 	// Without the plan of the others there is nothing that could fail.
 	r.RenewAt, _ = f.Window.Place(r.Name, c, at, fleet.Limits{Calendar: f.Bounds.CA.Calendar}, nil)
 	r.NotBefore, r.NotAfter, r.EnrolledAt, r.NextAttempt, r.LastError = c.NotBefore, c.NotAfter, at, time.Time{}, ""
 	return r
+}
+
+// life is how long the device's certificate has served when it ends: a CA that
+// backdates gives less than the certificate says.
+func (r Row) life() time.Duration {
+	if r.EnrolledAt.After(r.NotBefore) && r.EnrolledAt.Before(r.NotAfter) {
+		return r.NotAfter.Sub(r.EnrolledAt)
+	}
+	return r.NotAfter.Sub(r.NotBefore)
 }
 
 // course is one forecast as it goes on.

@@ -35,8 +35,8 @@ the next run of enrol or renew.`,
 			if err := g.apply(&bounds); err != nil {
 				return err
 			}
-			return a.runBatch(cmd.Context(), s, o, bounds, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
-				return planEnrol(ctx, w.inventory, f, a.Now(), w.runner.Policy)
+			return a.runBatch(cmd.Context(), s, o, bounds, func(ctx context.Context, inventory inventory, f store.Filter) (*plan, error) {
+				return planEnrol(ctx, inventory, f, a.Now(), s.Policy)
 			}, nil)
 		},
 	}
@@ -55,7 +55,7 @@ func registerBatch(cmd *cobra.Command) {
 
 // runBatch tries the devices that a plan takes of the selection, and reports.
 // unlock gives the renewing lock back, nil if this run has none.
-func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal.Bounds, plan func(context.Context, *works, store.Filter) (*plan, error), unlock func() error) (err error) {
+func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal.Bounds, plan planner, unlock func() error) (err error) {
 	f, err := o.filter()
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	p, err := plan(ctx, w, f)
+	p, err := plan(ctx, w.inventory, f)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ type renewOptions struct {
 	selection
 	guard
 	force    bool
+	bridge   string
+	dryRun   bool
 	ifLocked string
 }
 
@@ -31,9 +33,16 @@ for cron or a systemd timer: one run at a time holds the lock.
 With --force and --all, a selector or names it takes every one of these that is
 neither paused nor quarantined, enrolled or not, at once.
 
+With --bridge it takes those devices, due or not, whose certificates would end
+before they can be renewed if the CA were gone from now until that time (see
+clmctl runway), and no others.
+
+--dry-run says who would be renewed, why and when, and what the CA would be
+asked, and does nothing.
+
 --canary and --max-failures keep a mistake from reaching the whole fleet: a run
 that they stop leaves the other devices as they are.`,
-		Example: "  clmctl renew\n  clmctl renew --force --all --canary 3 --max-failures 5%\n  clmctl renew -o json --if-locked=ok",
+		Example: "  clmctl renew\n  clmctl renew --force --all --canary 3 --max-failures 5%\n  clmctl renew -o json --if-locked=ok\n  clmctl renew --dry-run\n  clmctl renew --bridge 12h",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.names = args
 			if err := o.validate(); err != nil {
@@ -51,6 +60,8 @@ that they stop leaves the other devices as they are.`,
 	o.guard.register(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.force, "force", false, "renew though nothing is due, and ignore retry times")
+	f.StringVar(&o.bridge, flagBridge, "", "renew what would not last until a CA that goes away is back: a time, or 12h from now")
+	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be done, and do nothing")
 	f.StringVar(&o.ifLocked, "if-locked", "fail", "what if another run holds the lock: fail (exit 4) or ok (exit 0)")
 	_ = cmd.RegisterFlagCompletionFunc("if-locked", cobra.FixedCompletions([]string{"fail", "ok"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -63,10 +74,42 @@ func (o renewOptions) validate() error {
 	if o.force && o.empty() {
 		return clikit.WithHint(clikit.Usage("--force needs to know for which devices"), "give names, --selector k=v or --all")
 	}
+	if o.bridge != "" && (o.force || !o.empty()) {
+		return clikit.Usage("--%s finds the devices by itself: give no names, --selector, --all or --force", flagBridge)
+	}
 	return nil
 }
 
+const flagBridge = "bridge"
+
+// planner returns how the options choose devices.
+func (a *app) renewPlanner(s *site, o renewOptions) (planner, error) {
+	switch {
+	case o.bridge != "":
+		until, err := parseWhen(flagBridge, o.bridge, a.Now())
+		return func(ctx context.Context, inventory inventory, _ store.Filter) (*plan, error) {
+			return a.planBridge(ctx, s, inventory, until)
+		}, err
+	case o.force:
+		return planForced, nil
+	}
+	return func(ctx context.Context, inventory inventory, f store.Filter) (*plan, error) {
+		return planRenew(ctx, inventory, f, a.Now(), s.Policy)
+	}, nil
+}
+
 func (a *app) runRenew(ctx context.Context, s *site, o renewOptions) (err error) {
+	bounds := s.bounds()
+	if err := o.apply(&bounds); err != nil {
+		return err
+	}
+	plan, err := a.renewPlanner(s, o)
+	if err != nil {
+		return err
+	}
+	if o.dryRun {
+		return a.runDry(ctx, s, o.selection, bounds, plan)
+	}
 	unlock, err := a.lockRenewing(s)
 	if errors.Is(err, keyfile.ErrLocked) {
 		err = a.explainLock(err, "wait for it, or give --if-locked=ok")
@@ -81,14 +124,5 @@ func (a *app) runRenew(ctx context.Context, s *site, o renewOptions) (err error)
 	}
 	unlock = sync.OnceValue(unlock)
 	defer func() { err = errors.Join(err, unlock()) }()
-	bounds := s.bounds()
-	if err := o.apply(&bounds); err != nil {
-		return err
-	}
-	return a.runBatch(ctx, s, o.selection, bounds, func(ctx context.Context, w *works, f store.Filter) (*plan, error) {
-		if o.force {
-			return planForced(ctx, w.inventory, f)
-		}
-		return planRenew(ctx, w.inventory, f, a.Now(), w.runner.Policy)
-	}, unlock)
+	return a.runBatch(ctx, s, o.selection, bounds, plan, unlock)
 }

@@ -36,6 +36,9 @@ type inventory interface {
 	ListDevices(ctx context.Context, f store.Filter) iter.Seq2[fleet.Device, error]
 	NextDue(ctx context.Context, now time.Time) (time.Time, error)
 	DueJobs(ctx context.Context, f store.Filter, now time.Time, longest time.Duration) ([]renewal.Job, error)
+	Rows(ctx context.Context, after string, limit int) ([]renewal.Row, error)
+	Renewals(ctx context.Context, from time.Time, step time.Duration, n int) ([]int, error)
+	Tallies(ctx context.Context) ([]renewal.Count, []renewal.Step, error)
 	CountDevices(ctx context.Context, f store.Filter) (int, error)
 	History(ctx context.Context, device string, events int) (store.History, error)
 	Note(ctx context.Context, a store.Action, kind enrol.EventKind) error
