@@ -132,15 +132,15 @@ type runwayView struct {
 	Held           int `json:"held"`            // paused or quarantined
 	AlreadyExpired int `json:"already_expired"` // of those that are not held
 
-	Runway      *float64        `json:"runway_seconds"` // until the first certificate ends; null: none does
-	First       *expiryView     `json:"first"`
-	Expire      int             `json:"expire"`
-	Within      []withinView    `json:"within"`
-	By          []labelView     `json:"by,omitempty"`
-	Names       []expiryView    `json:"certificates"`
-	Renewals    int             `json:"renewals"` // that the CA is asked for until then
-	BusiestHour *busiestView    `json:"busiest_hour"`
-	RecoveredAt *string         `json:"recovered_at"` // when what the outage has left is renewed
+	Runway      *float64     `json:"runway_seconds"` // until the first certificate ends; null: none does
+	First       *expiryView  `json:"first"`
+	Expire      int          `json:"expire"`
+	Within      []withinView `json:"within"`
+	By          []labelView  `json:"by,omitempty"`
+	Names       []expiryView `json:"certificates"`
+	Renewals    int          `json:"renewals"` // that the CA is asked for until then
+	BusiestHour *busiestView `json:"busiest_hour"`
+	RecoveredAt *string      `json:"recovered_at"` // when what the outage has left is renewed
 	forecast    renewal.Forecast
 	outlook     renewal.Outlook
 }
