@@ -113,7 +113,7 @@ func (s *session) blameCA(ctx context.Context, f *Fault) {
 	switch f.Class {
 	case ClassCAUnavail, ClassCARejected, ClassCAMismatch:
 		s.tell(ctx, func(b *Breaker) bool {
-			f.Uncounted = b.Failed(now, s.e.Device, f, s.r.Policy.breakerFor(s.lifetime()))
+			f.Uncounted = b.Failed(now, s.e.Device, f, s.r.Policy.BreakerFor(s.lifetime()))
 			return true
 		})
 		s.probing = false

@@ -43,10 +43,10 @@ func (s *session) lifetime() time.Duration {
 	return scheduleFor
 }
 
-// breakerFor returns the policy with the waits of a breaker as they are for
+// BreakerFor returns the policy with the waits of a breaker as they are for
 // certificates that live so long: no CA is left alone for more than a hundredth
 // of that.
-func (p Policy) breakerFor(lifetime time.Duration) Policy {
+func (p Policy) BreakerFor(lifetime time.Duration) Policy {
 	p.BreakerFirst = min(p.BreakerFirst, max(lifetime/1000, leastFirst))
 	p.BreakerLongest = min(p.BreakerLongest, max(lifetime/100, leastLongest))
 	return p

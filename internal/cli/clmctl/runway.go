@@ -101,8 +101,12 @@ func (a *app) runRunway(ctx context.Context, s *site, o runwayOptions) (err erro
 // forecast is the question of what becomes of the fleet in an outage.
 func (s *site) forecast(ctx context.Context, inventory inventory, now time.Time, outage fleet.Span) (renewal.Forecast, error) {
 	took, err := usualTime(ctx, inventory)
+	if err != nil {
+		return renewal.Forecast{}, err
+	}
+	_, shortest, err := inventory.Patience(ctx, now)
 	return renewal.Forecast{
-		Now: now.Round(0), Outage: outage, Resume: s.Policy.BreakerLongest + s.Tick, Bounds: s.bounds(),
+		Now: now.Round(0), Outage: outage, Resume: s.Policy.BreakerFor(shortest).BreakerLongest + s.Tick, Bounds: s.bounds(),
 		Window: s.Policy.Window, Took: took, LongestWait: s.Policy.LongestWait(),
 	}, err
 }
@@ -207,7 +211,7 @@ func newRunwayView(f renewal.Forecast, o renewal.Outlook, rows []renewal.Row, by
 func steps() []time.Duration {
 	const day = 24 * time.Hour
 	return []time.Duration{
-		time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, day, 2 * day, 3 * day, 7 * day, 14 * day, 30 * day, 90 * day, 180 * day, 365 * day, 730 * day,
+		10 * time.Minute, 30 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, day, 2 * day, 3 * day, 7 * day, 14 * day, 30 * day, 90 * day, 180 * day, 365 * day, 730 * day,
 	}
 }
 
@@ -216,7 +220,10 @@ func shortly(d time.Duration) string {
 	if d >= 24*time.Hour {
 		return strconv.Itoa(int(d/(24*time.Hour))) + "d"
 	}
-	return strconv.Itoa(int(d/time.Hour)) + "h"
+	if d >= time.Hour {
+		return strconv.Itoa(int(d/time.Hour)) + "h"
+	}
+	return strconv.Itoa(int(d/time.Minute)) + "m"
 }
 
 // groups counts by the values of a label, the first to lose a certificate in
