@@ -281,6 +281,7 @@ func notRun() map[string]bool {
 		"clmctl ca rollover status": true, "clmctl ca rollover status -o json": true,
 		"clmctl ca rollover start http://ca2.example/scep --statement usb/anchors-2.anchor.json --challenge-file challenge2 --fingerprint sha256:2f0c…": true,
 
+		"clmctl watch": true, "clmctl watch --view": true, // TestWatchInTmux, TestWatchInPipe
 		"clmctl demo": true, "clmctl demo --ca step-ca": true,
 		"clmctl discover 10.3.0.0/24":                            true,
 		"devagent provision --first-boot /boot/firmware/edgeclm": true,

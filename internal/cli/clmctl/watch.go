@@ -14,9 +14,9 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/enrol"
-	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
+	"github.com/edgeclm/edgeclm/internal/store/oslock"
 	"github.com/edgeclm/edgeclm/internal/tui"
 )
 
@@ -162,14 +162,7 @@ func (w *watching) renew(ctx context.Context) error {
 				return errors.Join(err, closing)
 			}
 		}
-		why := "the renewal loop ended"
-		if errors.Is(err, keyfile.ErrLocked) {
-			err = w.explainLock(err, "")
-		}
-		if err != nil {
-			why = clikit.OneLine(err.Error())
-		}
-		if why != said {
+		if why := whyNotRenewing(err); why != said {
 			w.screen.SetRole(tui.Role{Why: why})
 			said = why
 		}
@@ -181,6 +174,20 @@ func (w *watching) renew(ctx context.Context) error {
 	}
 }
 
+// whyNotRenewing says on the screen why this process only shows.
+func whyNotRenewing(err error) string {
+	var held *oslock.HeldError
+	switch {
+	case errors.As(err, &held) && held.PID != 0:
+		return fmt.Sprintf("process %d renews since %s", held.PID, held.Since.Local().Format("2 Jan 15:04"))
+	case errors.As(err, &held):
+		return "another process renews"
+	case err != nil:
+		return clikit.OneLine(err.Error())
+	}
+	return "the renewal loop has ended"
+}
+
 // renewLocked is the loop, once this process holds the lock.
 func (w *watching) renewLocked(ctx context.Context) (err error) {
 	parts, err := w.works(ctx, w.site, w.log)
@@ -188,7 +195,10 @@ func (w *watching) renewLocked(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, parts.close()) }()
-	loop := w.newLoop(w.site, parts, screenObserver{w.screen}, w.log)
+	pulse := &pulse{now: w.Now}
+	keep := w.keeper(w.site, parts, w.log, true)
+	loop := w.newLoop(w.site, parts, observers{screenObserver{w.screen}, pulse, keep}, w.log)
+	defer keep.start(ctx, func(context.Context) error { return pulse.alive(w.site.Tick) })()
 	w.loop.Store(loop)
 	defer w.loop.Store(nil)
 	w.screen.SetRole(tui.Role{Renewing: true})
