@@ -48,6 +48,8 @@ func mailServer(t testing.TB, answer string) (address string, got <-chan string)
 			case "QUIT":
 				_ = text.PrintfLine("221 bye")
 				return
+			case "RSET":
+				return // without a word: for a message that was taken it says nothing
 			default:
 				_ = text.PrintfLine("250 test")
 			}
@@ -75,6 +77,16 @@ func TestHeaderInjectionByDeviceError(t *testing.T) {
 	}
 	if strings.Contains("\n"+header, "\nBcc:") {
 		t.Errorf("%s", header)
+	}
+}
+
+// TestMailTakenByARudeServer: it hangs up once it has the message, which is not
+// sent again for that.
+func TestMailTakenByARudeServer(t *testing.T) {
+	t.Parallel()
+	server, got := mailServer(t, "250 ok")
+	if err := smtp(server).Send(t.Context(), message("x")); err != nil || len(got) != 1 {
+		t.Errorf("%d taken, %v", len(got), err)
 	}
 }
 

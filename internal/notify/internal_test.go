@@ -1,9 +1,30 @@
 package notify
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
+
+// TestUnreadableIsNotDamaged: a file that cannot be read just now (no descriptor
+// left, a disk that does not answer) is left where it is.
+func TestUnreadableIsNotDamaged(t *testing.T) {
+	t.Parallel()
+	s := spool{dir: t.TempDir()}
+	if _, err := s.read(s.dir, "missing.json"); err == nil || errors.Is(err, errDamaged) {
+		t.Errorf("missing: %v", err)
+	}
+	for name, content := range map[string][]byte{"no JSON": []byte("{"), "another version": []byte(`{"version": 2}`), "huge": make([]byte, maxItem+1)} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.read(s.dir, name); !errors.Is(err, errDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
 
 func FuzzItem(f *testing.F) {
 	f.Add([]byte(`{"version":1,"message":{"type":"alerts.digest","data":{"version":1,"id":"msg_0","severity":"info"}},"channels":{"exec":{"tries":1}}}`))
