@@ -50,3 +50,38 @@ func TestContribCommands(t *testing.T) {
 		}
 	}
 }
+
+// What alerts and their document tell an operator to type are commands that
+// there are, with flags that there are.
+func TestAdvisedCommands(t *testing.T) {
+	t.Parallel()
+	const word = `(?:--)?[a-z_-]+|[A-Z]+`
+	for file, pattern := range map[string]string{
+		contrib + "prometheus/edgeclm.rules.yml": `clmctl\s+((?:` + word + `)(?:\s+(?:` + word + `))*)`,
+		contrib + "grafana/edgeclm.json":         `clmctl ((?:` + word + `)(?: (?:` + word + `))*)`,
+		"../../../docs/metrics.md":               "`clmctl ([^`]+)`",
+	} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		advice := regexp.MustCompile(pattern).FindAllSubmatch(data, -1)
+		if len(advice) == 0 {
+			t.Errorf("%s: no command", file)
+		}
+		for _, m := range advice {
+			words := strings.Fields(strings.ReplaceAll(string(m[1]), "TIME", "2030-01-01T00:00:00Z"))
+			root := newRoot(clikit.Streams{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard}, Deps{})
+			cmd, args, err := root.Find(words)
+			if err == nil && cmd.HasSubCommands() {
+				t.Errorf("%s: %s is no command", file, m[1])
+			}
+			if err == nil {
+				err = cmd.ParseFlags(args)
+			}
+			if err != nil {
+				t.Errorf("%s: %s: %v", file, m[1], err)
+			}
+		}
+	}
+}
