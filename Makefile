@@ -24,7 +24,7 @@ help:
 	@echo 'make check              test, lint, each fuzz target for $(FUZZTIME), generated files'
 	@echo 'make build              the three programs into bin/'
 	@echo 'make cross              the same for arm64, arm v7, arm v6; size of devagent'
-	@echo 'make soak               ten thousand renewals; a thousand with the power failing; years of wrong clocks; some hours'
+	@echo 'make soak               ten thousand renewals; a thousand with the power failing; years of wrong clocks; a month of 1,000 devices; some hours'
 	@echo 'make bench [PKG=...]    benchmarks'
 	@echo 'make generate           completions and manual pages'
 	@echo 'make peers              the servers that tests speak to, from source, once'
@@ -58,6 +58,7 @@ soak:
 	go test -tags soak -run '^TestSoak' -v -timeout 6h ./test/e2e $(SOAK)
 	go test -run '^TestCrash$$' -timeout 2h ./internal/agent -scattered 30
 	go test -run '^TestYearsOfWrongClocks$$' -timeout 2h ./test/e2e -histories 1000 -rapid.checks 1000
+	go test -run '^TestMonth$$' -v -timeout 2h ./internal/renewal -fleet 1000 -days 30
 	go test -run '^TestEveryRule$$' ./internal/conformance -soak
 
 generate:

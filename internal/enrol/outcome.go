@@ -172,6 +172,11 @@ func (s *session) postpone(f *Fault) {
 	}
 	s.e.NextTry, s.e.LastError = now.Add(wait), f.Error()
 	s.d.NextAttempt, s.d.LastError = s.e.NextTry, f.Error()
+	if f.By == PartyCA {
+		// The device has answered, and waits for the CA: it is not one of those
+		// that fail, which have to wait for others.
+		s.d.LastError = ""
+	}
 	s.record(EventRetry, f)
 }
 
