@@ -22,7 +22,8 @@ const (
 )
 
 // Exec is a program that gets the message on its standard input. No shell is
-// involved. It has a clean environment, and nothing that it starts outlives it.
+// involved. It has a clean environment, and nothing that it starts in its
+// process group outlives it.
 type Exec struct {
 	Command []string
 	Timeout time.Duration
@@ -62,8 +63,10 @@ func (e Exec) Send(ctx context.Context, m Message) error {
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return nil
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("no end after %v", e.Timeout)
+	case ctx.Err() != nil:
+		err = ctx.Err()
 	}
 	if said := alert.Clean(output.String(), 2*maxOutput); said != "" {
 		return fmt.Errorf("run the hook: %w: %s", err, said)

@@ -3,7 +3,6 @@ package notify_test
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -38,67 +37,6 @@ func write(t testing.TB, name, content string, perm os.FileMode) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// TestExec: the hook gets the message and nothing of our environment.
-func TestExec(t *testing.T) {
-	t.Setenv("CLM_SECRET", "hunter2")
-	dir := t.TempDir()
-	hook := write(t, "hook", "#!/bin/sh\ncat > "+dir+"/in; env > "+dir+"/env\n", 0o700)
-	if err := (notify.Exec{Command: []string{hook}, Timeout: time.Minute}).Send(t.Context(), message("x")); err != nil {
-		t.Fatal(err)
-	}
-	in, _ := os.ReadFile(dir + "/in")
-	var got notify.Message
-	if err := json.Unmarshal(in, &got); err != nil || got.Data.ID != "msg_0123" || len(got.Data.New) != 1 {
-		t.Errorf("%s: %v", in, err)
-	}
-	env, _ := os.ReadFile(dir + "/env")
-	if strings.Contains(string(env), "hunter2") || !strings.Contains(string(env), "EDGECLM_SEVERITY=critical") {
-		t.Errorf("%s", env)
-	}
-}
-
-// TestExecFails: with its code and a bounded part of its words.
-func TestExecFails(t *testing.T) {
-	t.Parallel()
-	hook := write(t, "hook", "#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' x; echo; echo no good; exit 3\n", 0o700)
-	err := notify.Exec{Command: []string{hook}, Timeout: time.Minute}.Send(t.Context(), message("x"))
-	if err == nil || len(err.Error()) > 1200 || !strings.Contains(err.Error(), "exit status 3") || !strings.HasSuffix(err.Error(), "no good") {
-		t.Errorf("%v", err)
-	}
-}
-
-// TestHookThatHangs is ended with what it started.
-func TestHookThatHangs(t *testing.T) {
-	t.Parallel()
-	hook := write(t, "hook", "#!/bin/sh\nsleep 1000 & sleep 1000\n", 0o700)
-	err := notify.Exec{Command: []string{hook}, Timeout: 200 * time.Millisecond}.Send(t.Context(), message("x"))
-	if err == nil || !strings.Contains(err.Error(), "no end after") {
-		t.Errorf("%v", err)
-	}
-}
-
-// TestHookThatForks leaves nothing behind.
-func TestHookThatForks(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	hook := write(t, "hook", "#!/bin/sh\nsleep 1000 &\necho $! > "+dir+"/pid\n", 0o700)
-	if err := (notify.Exec{Command: []string{hook}, Timeout: time.Minute}).Send(t.Context(), message("x")); err != nil {
-		t.Fatal(err)
-	}
-	data, _ := os.ReadFile(dir + "/pid")
-	stat := "/proc/" + strings.TrimSpace(string(data)) + "/stat"
-	for end := time.Now().Add(time.Minute); ; {
-		state, err := os.ReadFile(stat)
-		if err != nil || strings.Contains(string(state), ") Z ") {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("it lives: %s", state)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 const key = "0123456789abcdef0123456789abcdef"
@@ -179,6 +117,58 @@ func TestWebhookRefused(t *testing.T) {
 		r.Close()
 		if err := r.hook.Send(t.Context(), message("x")); err == nil || strings.Contains(err.Error(), "hunter2") || errors.Is(err, notify.ErrFinal) {
 			t.Errorf("closed: %v", err)
+		}
+	}
+}
+
+// TestWebhookTestsItself: a test message is signed like any other, and a
+// receiver that repeats the URL in its error has no secret of it shown.
+func TestWebhookTestsItself(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusOK, http.StatusNotFound, http.StatusInternalServerError} {
+		r := newReceiver(t, func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			if r.Header.Get("webhook-signature") != notify.Signature([]byte(key), r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp"), body) {
+				t.Errorf("%v", r.Header)
+			}
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, "cannot POST "+r.RequestURI+" ("+r.URL.Path+", "+r.URL.Query().Get("token")+")")
+		})
+		config := notify.WebhookConfig{
+			URL: r.URL + "/services/T0secret/?token=hunter2%2Fx%20y", SecretFile: r.hook.SecretFile, CAFile: r.hook.CAFile,
+		}
+		n := notify.Notifier{CLM: "clm-1", Channels: channels(t, notify.Config{Webhook: &config}), Now: start}
+		results, err := n.Test(t.Context(), "webhook")
+		if err != nil || len(results) != 1 {
+			t.Fatal(results, err)
+		}
+		err = results[0].Err
+		if (err == nil) != (status == http.StatusOK) {
+			t.Errorf("%d: %v", status, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "T0secret") || !strings.Contains(err.Error(), "cannot POST /***")) {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+}
+
+// TestWebhookUntrusted: no message for a receiver whose certificate somebody
+// else has signed, and none without a secret that is one.
+func TestWebhookUntrusted(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
+	for name, change := range map[string]func(*notify.Webhook){
+		"system's trust":   func(w *notify.Webhook) { w.CAFile = "" },
+		"no CA file":       func(w *notify.Webhook) { w.CAFile = "/nonexistent" },
+		"empty CA file":    func(w *notify.Webhook) { w.CAFile = write(t, "ca.pem", "", 0o600) },
+		"no secret":        func(w *notify.Webhook) { w.SecretFile = "/nonexistent" },
+		"open secret":      func(w *notify.Webhook) { w.SecretFile = write(t, "s", "whsec_"+strings.Repeat("A", 44), 0o640) },
+		"secret too short": func(w *notify.Webhook) { w.SecretFile = write(t, "s", "whsec_aHVudGVyMg==", 0o600) },
+	} {
+		w := r.hook
+		change(&w)
+		if err := w.Send(t.Context(), message("x")); err == nil || errors.Is(err, notify.ErrFinal) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "aHVudGVyMg") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
