@@ -7,9 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"database/sql"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -176,72 +174,5 @@ func BenchmarkDevice(b *testing.B) {
 		if _, err := s.Device(context.Background(), benchName(500)); err != nil {
 			b.Fatal(err)
 		}
-	}
-}
-
-// BenchmarkFleet is what the command line does with 100,000 devices.
-func BenchmarkFleet(b *testing.B) {
-	const devices = 100_000
-	path := filepath.Join(b.TempDir(), "inventory.db")
-	ctx := context.Background()
-	s := benchStore(b, path, devices)
-	b.Run("commission-again", func(b *testing.B) {
-		d := benchDelivery(devices, 1)
-		for b.Loop() {
-			if c, err := s.PutDevices(ctx, d); err != nil || c.Unchanged != devices {
-				b.Fatal(c, err)
-			}
-		}
-	})
-	b.Run("list", func(b *testing.B) {
-		for b.Loop() {
-			n := 0
-			for _, err := range s.ListDevices(ctx, store.Filter{}) {
-				if err != nil {
-					b.Fatal(err)
-				}
-				n++
-			}
-			if n != devices {
-				b.Fatal(n)
-			}
-		}
-	})
-	b.Run("due-all", func(b *testing.B) {
-		for b.Loop() {
-			if due, err := s.DueJobs(ctx, store.Filter{}, benchEpoch, time.Hour); err != nil || len(due) != devices {
-				b.Fatal(len(due), err)
-			}
-		}
-	})
-	// As it mostly is: all but ten wait for their next attempt.
-	spread(b, path, devices, 10)
-	b.Run("due-ten", func(b *testing.B) {
-		for b.Loop() {
-			if due, err := s.DueJobs(ctx, store.Filter{}, benchEpoch, 1000*time.Hour); err != nil || len(due) != 10 {
-				b.Fatal(len(due), err)
-			}
-		}
-	})
-	b.Run("next-due", func(b *testing.B) {
-		for b.Loop() {
-			if _, err := s.NextDue(ctx, benchEpoch); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-}
-
-// spread puts the next attempts of all devices but some into the next hours,
-// behind the store's back.
-func spread(b *testing.B, path string, devices, but int) {
-	b.Helper()
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, err = db.Exec("UPDATE device SET next_attempt = ? + id * 1000000 WHERE id <= ?", benchEpoch.UnixMicro(), devices-but)
-	if err := errors.Join(err, db.Close()); err != nil {
-		b.Fatal(err)
 	}
 }

@@ -22,7 +22,7 @@ const (
 	selectUnreached  = "SELECT count(*), min(commissioned_at) FROM device WHERE reached_at IS NULL AND NOT paused AND decommissioned_at IS NULL"
 	selectFirstEnd   = "SELECT cert_not_after, name FROM device WHERE cert_not_after > ? AND NOT paused AND NOT quarantined AND decommissioned_at IS NULL ORDER BY cert_not_after LIMIT 1"
 	selectSuccess    = "SELECT max(enrolled_at) FROM device WHERE enrolled_at IS NOT NULL"
-	selectTry        = "SELECT at FROM event WHERE enrolment IS NOT NULL ORDER BY id DESC LIMIT 1"
+	selectFleet      = "SELECT devices, tried_at FROM fleet"
 	selectShortest   = "SELECT min(cert_not_after - cert_not_before) FROM device WHERE cert_not_after > ? AND decommissioned_at IS NULL"
 	selectWaiting    = "SELECT min(min(renew_at, cert_not_after)) FROM device WHERE due_at <= ?"
 )
@@ -43,7 +43,7 @@ func (s *Store) Census(ctx context.Context, now time.Time, longest time.Duration
 			args  []any
 			into  []any
 		}{
-			{"SELECT devices FROM fleet", nil, []any{&c.Total}},
+			{selectFleet, nil, []any{&c.Total, timestamp{&c.LastTry}}},
 			{countExpired, at, []any{&c.Expired}},
 			{countUnenrolled, nil, []any{&c.NeverEnrolled}},
 			{countFailing, nil, []any{&c.Failing}},
@@ -54,7 +54,6 @@ func (s *Store) Census(ctx context.Context, now time.Time, longest time.Duration
 			{selectUnreached, nil, []any{&c.NeverReached, timestamp{&c.UnreachedSince}}},
 			{selectFirstEnd, at, []any{timestamp{&c.FirstExpiry}, textOf(&c.FirstExpiring)}},
 			{selectSuccess, nil, []any{timestamp{&c.LastSuccess}}},
-			{selectTry, nil, []any{timestamp{&c.LastTry}}},
 		} {
 			if err := v.queryRow(ctx, q.query, q.args, q.into...); err != nil && !errors.Is(err, sql.ErrNoRows) {
 				return err

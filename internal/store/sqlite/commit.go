@@ -88,6 +88,11 @@ func (c *change) apply(ctx context.Context, t *tx) error {
 	if err := c.putDevice(ctx, t, r); err != nil {
 		return err
 	}
+	if n := len(c.Events); n > 0 {
+		if err := t.exec(ctx, "UPDATE fleet SET tried_at = ?", timestamp{&c.Events[n-1].At}); err != nil {
+			return err
+		}
+	}
 	for i := range c.Events {
 		if err := c.putEvent(ctx, t, r, &c.Events[i]); err != nil {
 			return err

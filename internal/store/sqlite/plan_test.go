@@ -40,6 +40,17 @@ func TestQueryPlans(t *testing.T) {
 		"known":       selectKnown,
 		"tried":       selectTried,
 		"payload":     deletePayload,
+		"shortest":    selectShortest,
+		"old events":  oldEvents.find,
+		"fruitless":   oldEnrolments.find,
+		"forget":      oldEnrolments.remove,
+		"withdrawn":   dropWithdrawn,
+		"abandoned":   selectOpenOf,
+		"failing":     countFailing,
+		"quarantined": countQuarantined,
+		"paused":      countPaused,
+		"unfinished":  countOpen,
+		sorts:         selectTroubled,
 	} {
 		rows, err := s.readDB.QueryContext(ctx, "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
 		if err != nil {
@@ -57,10 +68,26 @@ func TestQueryPlans(t *testing.T) {
 		if err := rows.Err(); err != nil {
 			t.Fatal(err)
 		}
-		text := strings.ReplaceAll(strings.Join(plan, "\n"), "SCAN CONSTANT ROW", "")
+		text := strings.Join(plan, "\n")
 		t.Logf("%s:\n%s", name, text)
-		if !strings.Contains(text, "SEARCH") || strings.Contains(text, "SCAN") || strings.Contains(text, "TEMP B-TREE FOR ORDER BY") {
+		for _, fine := range harmless() {
+			text = strings.ReplaceAll(text, fine, "SEARCH")
+		}
+		if !strings.Contains(text, "SEARCH") || strings.Contains(text, "SCAN") || strings.Contains(text, "TEMP B-TREE FOR ORDER BY") && name != sorts {
 			t.Errorf("%s:\n%s", name, text)
 		}
 	}
+}
+
+// sorts is the one query that sorts what it finds: the devices in trouble.
+const sorts = "troubled"
+
+// harmless are scans of nothing but the rows that are wanted: partial indexes of
+// the few devices that are in some state.
+func harmless() []string {
+	out := []string{"SCAN CONSTANT ROW"}
+	for _, index := range []string{"device_failing", "device_quarantined", "device_paused", "device_open"} {
+		out = append(out, "SCAN device USING INDEX "+index)
+	}
+	return out
 }

@@ -194,6 +194,13 @@ func count(n *int, is bool) {
 func testReached(t *testing.T, place Place[Overview]) {
 	s, ctx := open(t, place), context.Background()
 	put(t, s, "a", "b", "c", "d")
+	tried := func(want time.Time) {
+		t.Helper()
+		if c, err := s.Census(ctx, epoch, time.Hour); err != nil || !c.LastTry.Equal(want) {
+			t.Errorf("the last try was at %v, %v, want %v", c.LastTry, err, want)
+		}
+	}
+	tried(time.Time{})
 	never := func(want int) {
 		t.Helper()
 		c, err := s.Census(ctx, epoch, time.Hour)
@@ -206,6 +213,7 @@ func testReached(t *testing.T, place Place[Overview]) {
 	retry := enrol.Event{At: epoch, Device: "a", Enrolment: e.ID, State: enrol.Requested, Kind: enrol.EventRetry, Class: enrol.ClassUnreachable}
 	commit(t, s, enrol.Change{Enrolment: e, Events: []enrol.Event{retry}})
 	never(4)
+	tried(epoch)
 	progress := enrol.Event{At: epoch, Device: "a", Enrolment: e.ID, State: enrol.CSRReceived, Kind: enrol.EventProgress}
 	commit(t, s, enrol.Change{Enrolment: e, Events: []enrol.Event{progress}})
 	never(3)

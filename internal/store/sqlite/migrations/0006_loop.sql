@@ -29,7 +29,7 @@ CREATE INDEX device_due ON device (due_at) WHERE due_at IS NOT NULL;
 
 -- For the census of the fleet and the plan of its renewals.
 CREATE INDEX device_renew_at ON device (renew_at) WHERE renew_at IS NOT NULL AND NOT paused AND NOT quarantined;
-CREATE INDEX device_end ON device (cert_not_after, cert_not_before, paused, quarantined) WHERE decommissioned_at IS NULL;
+CREATE INDEX device_end ON device (cert_not_after, cert_not_before, paused, quarantined, decommissioned_at) WHERE decommissioned_at IS NULL;
 CREATE INDEX device_enrolled ON device (enrolled_at) WHERE enrolled_at IS NOT NULL;
 CREATE INDEX device_failing ON device (id) WHERE last_error <> '' AND decommissioned_at IS NULL;
 CREATE INDEX device_quarantined ON device (id) WHERE quarantined AND decommissioned_at IS NULL;
@@ -37,12 +37,14 @@ CREATE INDEX device_paused ON device (id) WHERE paused AND decommissioned_at IS 
 CREATE INDEX device_open ON device (id) WHERE open;
 CREATE INDEX device_unreached ON device (commissioned_at) WHERE reached_at IS NULL AND NOT paused AND decommissioned_at IS NULL;
 
--- How many devices are in service.
+-- How many devices are in service, and when one was worked on last.
 CREATE TABLE fleet (
-    id      INTEGER PRIMARY KEY CHECK (id = 1),
-    devices INTEGER NOT NULL
+    id       INTEGER PRIMARY KEY CHECK (id = 1),
+    devices  INTEGER NOT NULL,
+    tried_at INTEGER
 ) STRICT;
-INSERT INTO fleet (id, devices) SELECT 1, count(*) FROM device;
+INSERT INTO fleet (id, devices, tried_at)
+    SELECT 1, count(*), (SELECT at FROM event WHERE enrolment IS NOT NULL ORDER BY id DESC LIMIT 1) FROM device;
 CREATE TRIGGER device_added AFTER INSERT ON device BEGIN UPDATE fleet SET devices = devices + 1; END;
 CREATE TRIGGER device_removed AFTER DELETE ON device WHEN old.decommissioned_at IS NULL BEGIN UPDATE fleet SET devices = devices - 1; END;
 CREATE TRIGGER device_decommissioned AFTER UPDATE OF decommissioned_at ON device
@@ -69,3 +71,8 @@ CREATE TABLE step (
     sum    INTEGER NOT NULL,
     PRIMARY KEY (name, bucket)
 ) STRICT, WITHOUT ROWID;
+
+-- For what is not kept for ever; the second for the reference to enrolments.
+CREATE INDEX event_passing ON event (at) WHERE kind IN ('progress', 'retry', 'warning', 'failed', 'queued', 'not-delivered');
+CREATE INDEX event_enrolment ON event (enrolment) WHERE enrolment IS NOT NULL;
+CREATE INDEX enrolment_fruitless ON enrolment (updated_at) WHERE state = 'failed' AND certificate IS NULL;
