@@ -13,10 +13,13 @@ type Device struct {
 	Name     string
 	Identity ibc.Identity // the earliest that is accepted: the latest one that it proved, or that a manifest calls for
 	Next     ibc.Identity // later than Identity: of the bundle that waits to be handed over; zero for none
-	Address  string       // host:port; a hint, the identity is the truth
-	Asset    string       // the place or machine that it serves; "": none yet
-	Labels   map[string]string
-	Names    []Name // what the device may sign for; empty: DefaultNames
+	// PublicKey is Q of Identity, where it is on record; nil: work it out, which
+	// costs a hash to the curve.
+	PublicKey []byte
+	Address   string // host:port; a hint, the identity is the truth
+	Asset     string // the place or machine that it serves; "": none yet
+	Labels    map[string]string
+	Names     []Name // what the device may sign for; empty: DefaultNames
 
 	Paused         bool
 	Quarantined    bool

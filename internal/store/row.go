@@ -13,6 +13,7 @@ import (
 // Row is what the PKG's manifest says about one device.
 type Row struct {
 	Identity    ibc.Identity // of role dev
+	PublicKey   []byte       // of Identity, as the manifest has it; nil: not at hand
 	Address     string       // host:port, or ""
 	Labels      map[string]string
 	Names       []fleet.Name
@@ -28,6 +29,9 @@ func (r Row) Validate() error {
 	}
 	if r.Identity.Role != ibc.RoleDevice {
 		return fmt.Errorf("%w: %s is no device", ErrInvalid, r.Identity)
+	}
+	if n := len(r.PublicKey); n != 0 && n != ibc.PublicKeySize {
+		return fmt.Errorf("%w: the public key of %s has %d bytes", ErrInvalid, r.Identity.Name, n)
 	}
 	if r.LedgerIndex > math.MaxInt64 {
 		return fmt.Errorf("%w: the ledger index %d of %s", ErrInvalid, r.LedgerIndex, r.Identity.Name)
@@ -62,7 +66,7 @@ func (r Row) Merge(next Row) (Row, Outcome) {
 	merged.Identity = next.Identity
 	if next.LedgerIndex > r.LedgerIndex {
 		merged = next
-		merged.Sealed = nil
+		merged.Sealed, merged.PublicKey = nil, nil
 		changed = changed || next.Address != r.Address || !maps.Equal(next.Labels, r.Labels) || !slices.Equal(next.Names, r.Names)
 	}
 	if changed {

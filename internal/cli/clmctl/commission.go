@@ -2,6 +2,7 @@ package clmctl
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -181,8 +182,12 @@ func (a *app) readDelivery(o commissionOptions, params *ibc.Params) ([]bundle.Ro
 	}
 	rows := slices.DeleteFunc(m.Rows, func(r bundle.Row) bool { return r.Role != ibc.RoleDevice })
 	for _, r := range rows {
+		key, err := hex.DecodeString(r.PublicKey)
+		if err != nil {
+			return nil, d, fmt.Errorf("%s: the public key of %s: %w", o.manifest, r.Name, err)
+		}
 		d.Rows = append(d.Rows, store.Row{
-			Identity: r.Identity(), Address: r.Address, Labels: r.Labels, Names: r.Names, LedgerIndex: r.LedgerIndex,
+			Identity: r.Identity(), PublicKey: key, Address: r.Address, Labels: r.Labels, Names: r.Names, LedgerIndex: r.LedgerIndex,
 		})
 	}
 	if o.addresses == "" {

@@ -59,13 +59,15 @@ type certificateFacts struct {
 
 func viewDevice(d fleet.Device, now time.Time) deviceView {
 	v := viewPlainly(d, now)
-	q := d.Identity.PublicKey()
-	v.PublicKey = hex.EncodeToString(q[:])
+	if v.PublicKey = hex.EncodeToString(d.PublicKey); v.PublicKey == "" {
+		q := d.Identity.PublicKey()
+		v.PublicKey = hex.EncodeToString(q[:])
+	}
 	return v
 }
 
 // viewPlainly is viewDevice without the public key, which takes longer to make
-// than all the rest, and no table shows.
+// than all the rest where it is not on record, and no table shows.
 func viewPlainly(d fleet.Device, now time.Time) deviceView {
 	v := deviceView{
 		Name: d.Name, Identity: d.Identity.String(), Address: optional(d.Address), Asset: optional(d.Asset),

@@ -57,6 +57,7 @@ type claim struct {
 	manual sql.NullString // the operator's address
 	next   uint64         // the version of the bundle that waits, 0 for none
 	out    time.Time      // since when it is out of service; zero: it is not
+	keyed  bool           // its public key is on record
 }
 
 // nextIdentity is that of the bundle that waits.
@@ -85,7 +86,7 @@ func (c *claim) effective() string {
 }
 
 var (
-	selectClaim = "SELECT id, address_manual, decommissioned_at, " + selectNext + ", " + nameList(new(claim).columns()) + " FROM device WHERE name = ?"
+	selectClaim = "SELECT id, address_manual, decommissioned_at, public_key IS NOT NULL, " + selectNext + ", " + nameList(new(claim).columns()) + " FROM device WHERE name = ?"
 	updateClaim = "UPDATE device SET " + assignments(new(claim).columns()) + " WHERE id = ?"
 	insertClaim = "INSERT INTO device (" + nameList(new(claim).columns()) + ", name, commissioned_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -94,7 +95,7 @@ var (
 func (t *tx) claim(ctx context.Context, name string) (*claim, error) {
 	c := &claim{}
 	c.Identity.Role, c.Identity.Name = ibc.RoleDevice, name
-	err := t.queryRow(ctx, selectClaim, []any{name}, append([]any{&c.id, &c.manual, timestamp{&c.out}, integerOf(&c.next)}, values(c.columns())...)...)
+	err := t.queryRow(ctx, selectClaim, []any{name}, append([]any{&c.id, &c.manual, timestamp{&c.out}, flag{&c.keyed}, integerOf(&c.next)}, values(c.columns())...)...)
 	if err != nil {
 		return nil, fmt.Errorf("device %s: %w", name, explain(err))
 	}
@@ -123,15 +124,19 @@ func (c *commissioning) putRow(ctx context.Context, t *tx, row store.Row) error 
 		}
 	}
 	if outcome != store.Updated && merged.LedgerIndex == known.LedgerIndex {
-		return nil
+		return c.putPublicKey(ctx, t, known, row)
 	}
-	return c.update(ctx, t, known, merged)
+	return c.update(ctx, t, known, merged, row)
 }
 
 // update stores what is known after a row.
-func (c *commissioning) update(ctx context.Context, t *tx, known *claim, merged store.Row) error {
+func (c *commissioning) update(ctx context.Context, t *tx, known *claim, merged, row store.Row) error {
 	next := &claim{Row: merged, id: known.id, manual: known.manual}
 	if err := t.exec(ctx, updateClaim, values(next.columns(), next.id)...); err != nil {
+		return err
+	}
+	next.keyed = known.keyed && next.Identity == known.Identity
+	if err := c.putPublicKey(ctx, t, next, row); err != nil {
 		return err
 	}
 	if next.Identity != known.Identity {
@@ -160,7 +165,16 @@ func (c *commissioning) returnRow(ctx context.Context, t *tx, known *claim, row 
 			return err
 		}
 	}
-	return c.update(ctx, t, known, merged)
+	return c.update(ctx, t, known, merged, row)
+}
+
+// putPublicKey keeps the public key that a row brings, if it is that of the
+// device's identity and not on record.
+func (c *commissioning) putPublicKey(ctx context.Context, t *tx, known *claim, row store.Row) error {
+	if known.keyed || len(row.PublicKey) == 0 || row.Identity != known.Identity {
+		return nil
+	}
+	return t.exec(ctx, updatePublicKey, row.PublicKey, known.id)
 }
 
 // queue queues a row's bundle.
@@ -185,6 +199,9 @@ func (c *commissioning) add(ctx context.Context, t *tx, row store.Row) error {
 	}
 	next.id = id
 	c.tally.Note(row.Identity.Name, store.Added)
+	if err := c.putPublicKey(ctx, t, next, row); err != nil {
+		return err
+	}
 	if err := c.noteIdentity(ctx, t, first.Identity); err != nil {
 		return err
 	}

@@ -110,6 +110,9 @@ func (c *change) putEvent(ctx context.Context, t *tx, r *record, e *enrol.Event)
 	case enrol.EventProgress: // the device has proved its identity
 		return t.exec(ctx, markReached, timestamp{&e.At}, r.id)
 	case enrol.EventCompleted:
+		if err := t.putPublicKey(ctx, r); err != nil {
+			return err
+		}
 		return t.putSteps(ctx, c.Enrolment.Steps)
 	}
 	return nil
@@ -222,8 +225,19 @@ func (r *record) accept(id ibc.Identity) error {
 	if id.Role != ibc.RoleDevice || id.Name != r.device.Name {
 		return fmt.Errorf("%w: %s is not an identity of %s", store.ErrInvalid, id, r.device.Name)
 	}
-	r.device.Identity = id
+	r.device.Identity, r.device.PublicKey = id, nil
 	return nil
+}
+
+const updatePublicKey = "UPDATE device SET public_key = ? WHERE id = ?"
+
+// putPublicKey works out a device's public key if it is not on record yet.
+func (t *tx) putPublicKey(ctx context.Context, r *record) error {
+	if r.device.PublicKey != nil {
+		return nil
+	}
+	q := r.device.Identity.PublicKey()
+	return t.exec(ctx, updatePublicKey, q[:], r.id)
 }
 
 // putTenure notes that the device's active certificate has changed.

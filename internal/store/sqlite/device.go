@@ -49,6 +49,7 @@ func (r *record) columns() []column {
 	return append([]column{
 		{"id", integerOf(&r.id)},
 		{"name", textOf(&r.device.Name)},
+		{"public_key", blob{&r.device.PublicKey}},
 		{"coalesce(address_manual, address)", textOf(&r.device.Address)},
 		{"coalesce(asset, '')", textOf(&r.device.Asset)},
 		{"coalesce(labels_manual, labels)", document{&r.device.Labels}},

@@ -145,6 +145,7 @@ func RunInventory(t *testing.T, place func(t testing.TB) Place[Inventory]) {
 		"Note":              testNote,
 		"Due":               testDue,
 		"Outstanding":       testOutstanding,
+		"PublicKeys":        testPublicKeys,
 		"Decommission":      testDecommission,
 		"DecommissionStops": testDecommissionStops,
 		"DecommissionLists": testDecommissionLists,

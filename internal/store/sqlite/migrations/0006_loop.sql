@@ -15,6 +15,13 @@ UPDATE device SET reached_at = coalesce(
 -- nor among those of devices with times of their next attempt or renewal.
 ALTER TABLE device ADD COLUMN decommissioned_at INTEGER;
 
+-- Of the identity (epoch, generation), so that a list of the fleet need not hash
+-- each of them to the curve.
+ALTER TABLE device ADD COLUMN public_key BLOB CHECK (length(public_key) = 48);
+CREATE TRIGGER device_identity AFTER UPDATE OF epoch, generation ON device
+    WHEN (old.epoch <> new.epoch OR old.generation <> new.generation) AND new.public_key IS NOT NULL
+    BEGIN UPDATE device SET public_key = NULL WHERE id = new.id; END;
+
 -- A device that was never tried is for enrol to begin with, and never due.
 DROP INDEX device_due;
 ALTER TABLE device DROP COLUMN due_at;
