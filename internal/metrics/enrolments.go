@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,24 +11,19 @@ import (
 	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
-// other is the value of a label for what this release does not know: an
-// inventory may have been written by a later one.
-const other = "other"
+const (
+	// other is the value of a label for what this release does not know: an
+	// inventory may have been written by a later one.
+	other = "other"
+	// maxKinds bounds the kinds of events that are not of enrolments.
+	maxKinds = 32
+)
 
 func enrolmentFamilies() []*family {
 	return []*family{
 		{
 			name: "events_total", help: "What happened to devices since the inventory began, by kind.", kind: prometheus.CounterValue, labels: []string{"kind"},
-			emit: func(s Snapshot, set func(float64, ...string)) {
-				kinds := enrol.EventKinds()
-				n := map[enrol.EventKind]uint64{}
-				for _, c := range s.Events {
-					n[known(c.Kind, kinds)] += c.N
-				}
-				for _, kind := range append(kinds, other) {
-					set(float64(n[kind]), string(kind))
-				}
-			},
+			emit: emitEvents,
 		},
 		{
 			name: "enrolment_failures_total", help: "Failures since the inventory began, by class and by what followed: retry (the state is kept) or failed (the enrolment ended).",
@@ -55,6 +51,31 @@ func enrolmentFamilies() []*family {
 			},
 		},
 	}
+}
+
+// emitEvents says of every kind of an enrolment's events how often there were
+// some, also never, and of those of operators and of later releases if there
+// were.
+func emitEvents(s Snapshot, set func(float64, ...string)) {
+	kinds := enrol.EventKinds()
+	most := len(kinds) + maxKinds
+	for _, c := range s.Events {
+		if !slices.Contains(kinds, c.Kind) && len(kinds) < most && isWord(string(c.Kind)) {
+			kinds = append(kinds, c.Kind)
+		}
+	}
+	n := map[enrol.EventKind]uint64{}
+	for _, c := range s.Events {
+		n[known(c.Kind, kinds)] += c.N
+	}
+	for _, kind := range append(kinds, other) {
+		set(float64(n[kind]), string(kind))
+	}
+}
+
+// isWord reports whether s may be the name of a kind.
+func isWord(s string) bool {
+	return s != "" && s != other && len(s) <= 32 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz-") == ""
 }
 
 // emitFailures says of every class how often it was met, also never: a rate

@@ -39,7 +39,7 @@ func fleetFamilies() []*family {
 		gauge("devices_never_reached", "Devices that were commissioned and never proved their identity.", func(s Snapshot) float64 { return float64(s.Census.NeverReached) }),
 		instant("runway_end_timestamp_seconds", "When the first certificate would end if the CA stopped now.", func(s Snapshot) time.Time { return s.Runway }),
 		instant("first_expiry_timestamp_seconds", "End of the valid certificate that ends first, of devices that are neither paused nor quarantined.", func(s Snapshot) time.Time { return s.Census.FirstExpiry }),
-		instant("due_since_timestamp_seconds", "Since when the first of the due devices waits.", func(s Snapshot) time.Time { return s.DueSince }),
+		instant("due_since_timestamp_seconds", "Since when the first device waits for its renewal, retries apart.", func(s Snapshot) time.Time { return s.DueSince }),
 		instant("next_due_timestamp_seconds", "When the next device becomes due.", func(s Snapshot) time.Time { return s.Census.NextDue }),
 		instant("unreached_since_timestamp_seconds", "Since when the first device waits that was never reached.", func(s Snapshot) time.Time { return s.Census.UnreachedSince }),
 		instant("last_success_timestamp_seconds", "When the last enrolment of any device was completed.", func(s Snapshot) time.Time { return s.Census.LastSuccess }),

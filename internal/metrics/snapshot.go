@@ -18,7 +18,7 @@ type Snapshot struct {
 	Identity string // of the CLM
 
 	Census   renewal.Census
-	DueSince time.Time     // since when the first of the due devices waits
+	DueSince time.Time     // since when the first device waits for its renewal, whenever it is tried again
 	Runway   time.Time     // when the first certificate would end if the CA stopped now
 	Lifetime time.Duration // of the fleet's certificates, the shortest kind of them, as in alert.Facts; 0: not known
 
