@@ -24,7 +24,7 @@ const (
 	selectSuccess    = "SELECT max(enrolled_at) FROM device WHERE enrolled_at IS NOT NULL"
 	selectFleet      = "SELECT devices, tried_at FROM fleet"
 	selectShortest   = "SELECT min(cert_not_after - cert_not_before) FROM device WHERE cert_not_after > ? AND decommissioned_at IS NULL"
-	selectWaiting    = "SELECT min(min(renew_at, cert_not_after)) FROM device WHERE due_at <= ?"
+	selectWaiting    = "SELECT min(min(renew_at, cert_not_after)) FROM device WHERE renew_at <= ? AND NOT paused AND NOT quarantined AND decommissioned_at IS NULL"
 )
 
 // selectMisdated finds the devices of which the index of what is due cannot
@@ -89,8 +89,8 @@ func (v *view) countMisdated(ctx context.Context, now time.Time, longest time.Du
 	return n, err
 }
 
-// Patience says since when the first of the due devices waits for its renewal,
-// retries apart, and how long the shortest-lived of the valid certificates
+// Patience says since when the first device waits for its renewal, whenever it
+// is tried again, and how long the shortest-lived of the valid certificates
 // lives; zero for none. It walks through an index of the whole fleet, and is for
 // once a minute.
 func (s *Store) Patience(ctx context.Context, now time.Time) (since time.Time, shortest time.Duration, err error) {
