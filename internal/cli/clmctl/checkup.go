@@ -102,7 +102,7 @@ func (a *app) runCheckup(cmd *cobra.Command, o doctorOptions) error {
 	defer c.close()
 	// Permissions come first: opening the inventory would set its own right.
 	for _, check := range []func(context.Context){
-		c.checkConfiguration, c.checkDirectory, c.checkSpace, c.checkKeys, c.checkInventory, c.checkRuns, c.checkAuthorities, c.checkClock, c.checkDevices,
+		c.checkConfiguration, c.checkDirectory, c.checkSpace, c.checkKeys, c.checkInventory, c.checkRuns, c.checkAuthorities, c.checkClock, c.checkNotifications, c.checkDevices,
 	} {
 		check(ctx)
 		if err := ctx.Err(); err != nil {

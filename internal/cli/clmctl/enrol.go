@@ -74,8 +74,9 @@ func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal
 		a.note("no device was selected")
 	}
 	keep := a.keeper(s, w, a.warnings(), unlock != nil)
-	began := a.Now()
+	began, stop := a.Now(), keep.startTelling(ctx)
 	r := a.batch(s, w.worker, bounds, keptWatcher{watch, keep}).run(ctx, p)
+	stop()
 	if err := a.renderReport(r); err != nil {
 		return err
 	}

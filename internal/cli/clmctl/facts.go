@@ -154,7 +154,7 @@ func (g *gathering) disk() error {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("look at the disk of %s: %w", dir, err)
 	}
-	block := uint64(st.Bsize) //nolint:gosec // a size
+	block := uint64(st.Bsize)
 	g.facts.Disk = alert.Disk{Path: dir, Free: st.Bavail * block, Size: st.Blocks * block}
 	return nil
 }

@@ -84,22 +84,41 @@ func (k *keeper) after(ctx context.Context) {
 	}
 }
 
-// start has the keeper work until stop is called, which waits for it.
-// healthy returns why the loop does not work; nil if it does.
+// start has the keeper work beside a loop until stop is called, which waits for
+// it. healthy returns why the loop does not work; nil if it does.
 func (k *keeper) start(ctx context.Context, healthy func(context.Context) error) (stop func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var all sync.WaitGroup
-	if k.notifier != nil {
-		// What became due while nobody ran is given a minute to recover.
-		all.Go(func() { every(ctx, keepEvery, keepEvery, k.tell) })
+	tasks := []func(context.Context){
+		k.telling,
+		func(ctx context.Context) { every(ctx, keepEvery, time.Hour, k.prune) },
 	}
 	if k.site.Metrics.Textfile != "" {
-		all.Go(func() { every(ctx, 0, keepEvery, k.writeTextfile) })
+		tasks = append(tasks, func(ctx context.Context) { every(ctx, 0, keepEvery, k.writeTextfile) })
 	}
 	if k.site.Metrics.Listen != "" {
-		all.Go(func() { every(ctx, 0, keepEvery, func(ctx context.Context) { k.serve(ctx, healthy) }) })
+		tasks = append(tasks, func(ctx context.Context) {
+			every(ctx, 0, keepEvery, func(ctx context.Context) { k.serve(ctx, healthy) })
+		})
 	}
-	all.Go(func() { every(ctx, keepEvery, time.Hour, k.prune) })
+	return beside(ctx, tasks...)
+}
+
+// startTelling has somebody told of alerts beside a pass, which may take hours.
+func (k *keeper) startTelling(ctx context.Context) (stop func()) { return beside(ctx, k.telling) }
+
+// telling gives what became due while nobody ran a minute to recover.
+func (k *keeper) telling(ctx context.Context) {
+	if k.notifier != nil {
+		every(ctx, keepEvery, keepEvery, k.tell)
+	}
+}
+
+// beside does tasks until stop is called, which waits for them.
+func beside(ctx context.Context, tasks ...func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var all sync.WaitGroup
+	for _, task := range tasks {
+		all.Go(func() { task(ctx) })
+	}
 	return func() {
 		cancel()
 		all.Wait()
