@@ -36,6 +36,8 @@ func Evaluate(now time.Time, f Facts, t Thresholds) []Alert {
 		a := &e.alerts[i]
 		a.Subject, a.Summary, a.Hint = Clean(a.Subject, maxText), Clean(a.Summary, 3*maxText), Clean(a.Hint, 2*maxText)
 	}
+	// Half of the facts may make an alert that all of them do not.
+	e.alerts = slices.DeleteFunc(e.alerts, func(a Alert) bool { return slices.Contains(f.Unknown, a.Kind) })
 	slices.SortFunc(e.alerts, func(a, b Alert) int {
 		return cmp.Or(-cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.Key, b.Key))
 	})

@@ -153,7 +153,7 @@ func TestUnknownRecoversNothing(t *testing.T) {
 	}
 	step(alert.Facts{Disk: alert.Disk{Path: "/d", Free: 1, Size: 1 << 30}})
 	for range 5 {
-		if d := step(alert.Facts{Unknown: []alert.Kind{alert.KindDisk}}); !d.Empty() {
+		if d := step(alert.Facts{Unknown: []alert.Kind{alert.KindDisk, alert.KindRunway}, Runway: at.Add(time.Minute)}); !d.Empty() {
 			t.Fatalf("%+v", d)
 		}
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 // Facts is what is known of a fleet and its surroundings. What is not known is
-// left zero and raises no alert; what could not be found out this time stands
-// in Unknown too, so that nothing of it is said to have recovered.
+// left zero and raises no alert; the kinds of alerts for which not all could be
+// found out this time stand in Unknown: none of them is raised or recovers.
 type Facts struct {
 	Unknown []Kind
 

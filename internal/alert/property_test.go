@@ -341,3 +341,23 @@ func TestCutListRecoversNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestManyMoreExpired: where a list is too long to say who is new, a tenth more
+// is told.
+func TestManyMoreExpired(t *testing.T) {
+	t.Parallel()
+	var tracker alert.Tracker
+	now, told := start(), 0
+	for count := 200; count <= 400; count++ {
+		now = now.Add(20 * time.Minute)
+		f := alert.Facts{More: count - 50, Census: renewal.Census{Expired: count}}
+		for i := range 50 {
+			f.Troubles = append(f.Troubles, alert.Trouble{Device: fmt.Sprintf("d%03d", (i+count)%1000), NotAfter: now.Add(-time.Hour)})
+		}
+		d, _ := tracker.Update(now, alert.Evaluate(now, f, alert.Thresholds{}), f.Unsure, alert.Policy{Remind: 1000 * time.Hour})
+		told += len(d.New) + len(d.Worse)
+	}
+	if told != 8 {
+		t.Errorf("told %d times", told)
+	}
+}

@@ -314,8 +314,12 @@ func (o *open) worse() bool {
 	if o.Alert.Severity > o.Severity || o.Alert.Count >= 2*max(o.Count, 1) && o.Alert.Count > o.Count {
 		return true
 	}
-	if !o.Alert.Kind.each() || o.Alert.Count > len(o.Alert.Devices) {
-		return false // of a list that is cut, who stands in it says nothing
+	if !o.Alert.Kind.each() {
+		return false
+	}
+	if o.Alert.Count > len(o.Alert.Devices) {
+		// Of a list that is cut, who stands in it says nothing.
+		return o.Alert.Count >= o.Count+max(1, o.Count/10)
 	}
 	for _, name := range o.Alert.Devices {
 		if _, told := o.Members[name]; !told {
