@@ -59,6 +59,7 @@ soak:
 	go test -run '^TestCrash$$' -timeout 2h ./internal/agent -scattered 30
 	go test -run '^TestYearsOfWrongClocks$$' -timeout 2h ./test/e2e -histories 1000 -rapid.checks 1000
 	go test -run '^TestMonth$$' -v -timeout 2h ./internal/renewal -fleet 1000 -days 30
+	go test -run '^TestDays$$' -v -timeout 1h ./test/e2e -real-fleet 48 -real-days 12
 	go test -run '^TestEveryRule$$' ./internal/conformance -soak
 
 generate:

@@ -13,6 +13,7 @@ type Bounds struct {
 	CA      fleet.Limits // its rate and calendar; enrol.Gate keeps the concurrency
 	Strikes int          // devices in a row that find the CA unavailable, after which it is left alone; 0: no number is enough
 	Retry   time.Duration
+	Doubt   bool // the CA could not be had lately: one device finds out before others follow
 	Once    bool // a single pass: where it would have to wait for the CA or the calendar it ends
 
 	Canary      int     // so many devices go first, and unless one of them succeeds nobody follows; 0: none
@@ -68,7 +69,11 @@ type Scheduler struct {
 // NewScheduler returns a scheduler to which nothing was offered yet.
 func NewScheduler(b Bounds) *Scheduler {
 	b.Devices = max(b.Devices, 1)
-	return &Scheduler{bounds: b, running: map[string]laneName{}}
+	s := &Scheduler{bounds: b, running: map[string]laneName{}}
+	if b.Doubt {
+		s.strikes = b.Strikes
+	}
+	return s
 }
 
 // Offer replaces what is left to start by the devices that are due at now;

@@ -205,6 +205,24 @@ func TestCAIsLeftAlone(t *testing.T) {
 	}
 }
 
+// After an outage one device finds out that the CA is back, and the others of
+// the same pass follow.
+func TestDoubt(t *testing.T) {
+	t.Parallel()
+	for _, back := range []bool{true, false} {
+		s := renewal.NewScheduler(renewal.Bounds{Devices: 8, Strikes: 3, Once: true, Doubt: true})
+		s.Offer(epoch(), jobs(20, false))
+		first, ok, _ := s.Next(epoch())
+		if _, second, _ := s.Next(epoch()); !ok || second {
+			t.Fatalf("%v, then %v", ok, second)
+		}
+		s.Finish(epoch(), first.Device, renewal.Done{Renewed: back, AskedCA: true, NoCA: !back})
+		if _, ok, _ := s.Next(epoch()); ok != back || (s.Halted() == renewal.HaltCA) == back {
+			t.Errorf("back %v: goes on %v, halt %q", back, ok, s.Halted())
+		}
+	}
+}
+
 // In a maintenance window nobody is worked on; a single pass ends.
 func TestMaintenance(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
@@ -73,6 +74,11 @@ func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal
 	if p.checked() == 0 {
 		a.note("no device was selected")
 	}
+	ca, err := w.inventory.Breaker(ctx, w.runner.CAName)
+	if err != nil {
+		return err
+	}
+	bounds.Doubt = ca.State != enrol.BreakerClosed
 	keep := a.keeper(s, w, a.warnings(), unlock != nil)
 	began, stop := a.Now(), keep.startTelling(ctx)
 	r := a.batch(s, w.worker, bounds, keptWatcher{watch, keep}).run(ctx, p)
