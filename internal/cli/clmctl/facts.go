@@ -15,7 +15,8 @@ import (
 	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
-// records is what the inventory says of the fleet as a whole.
+// records is what the inventory says of the fleet as a whole, and how its old
+// history is dropped.
 type records interface {
 	Census(ctx context.Context, now time.Time, longest time.Duration) (renewal.Census, error)
 	Patience(ctx context.Context, now time.Time) (since time.Time, shortest time.Duration, err error)
@@ -23,6 +24,7 @@ type records interface {
 	Breaker(ctx context.Context, ca string) (enrol.Breaker, error)
 	Rows(ctx context.Context, after string, limit int) ([]renewal.Row, error)
 	Tallies(ctx context.Context) ([]renewal.Count, []renewal.Step, error)
+	Prune(ctx context.Context, before time.Time, limit int) (int, error)
 }
 
 // maxTroubles is how many devices in trouble are read; the census counts all.
