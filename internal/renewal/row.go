@@ -12,7 +12,7 @@ type Row struct {
 	Name        string
 	Address     string
 	Asset       string
-	Labels      map[string]string
+	Labels      map[string]string // shared with other rows: not to be changed
 	Paused      bool
 	Quarantined bool
 	NotBefore   time.Time

@@ -70,13 +70,13 @@ func (s *sheet) paragraph(st style, text string) {
 
 func (m *model) detailLines(i *item, w int) []string {
 	s := &sheet{m: m, t: m.theme, w: w}
-	st := statusOf(i.Row, m.now)
+	st := statusOf(&i.Row, m.now)
 	state := s.t.line(w).space(1).put(s.t.dim, "State").to(labelled)
 	m.putStatus(state, i, w)
 	if st != failing && i.LastError != "" {
 		state.put(s.t.warn, ", failing")
 	}
-	if st != expired && is(i.Row, expired, m.now) {
+	if st != expired && is(&i.Row, expired, m.now) {
 		state.put(s.t.bad, ", expired")
 	}
 	s.add(state)
@@ -127,7 +127,7 @@ func (m *model) lifeLines(s *sheet, i *item) {
 	}
 	switch wait := i.RenewAt.Sub(m.now); {
 	case i.RenewAt.IsZero():
-	case wait > 0 && is(i.Row, expired, m.now):
+	case wait > 0 && is(&i.Row, expired, m.now):
 		s.fact("Renews", s.t.warn, "now: it has expired")
 	case wait > 0:
 		s.fact("Renews", "", "in "+span(wait)+", "+both(i.RenewAt))

@@ -9,6 +9,7 @@ import (
 type term struct {
 	field string // "": any
 	value string // in lower case
+	pair  string // of a label: as it stands among an item's pairs
 	not   bool
 }
 
@@ -27,7 +28,10 @@ func parseFilter(s string) []term {
 		switch {
 		case !ok || !isField(field):
 			if k, _, label := strings.Cut(word, "="); label && k != "" {
-				t.field = "="
+				t.field, t.pair = "=", ";"+word
+				if !strings.HasSuffix(word, "=") {
+					t.pair += ";"
+				}
 			}
 		case value == "":
 			continue // still being typed
@@ -61,9 +65,9 @@ func (i *item) has(t term, now time.Time) bool {
 	in := func(s string) bool { return strings.Contains(strings.ToLower(s), t.value) }
 	switch t.field {
 	case "":
-		return strings.Contains(i.text, t.value)
+		return in(i.Name) || in(i.Address) || strings.Contains(i.pairs, t.value) || in(i.LastError) || in(i.Asset)
 	case "=":
-		return strings.Contains(i.pairs, ";"+t.value+";") || strings.Contains(i.text, t.value) && strings.HasSuffix(t.value, "=")
+		return strings.Contains(i.pairs, t.pair)
 	case "name":
 		return in(i.Name)
 	case "address":
@@ -76,29 +80,11 @@ func (i *item) has(t term, now time.Time) bool {
 		return in(i.LastError)
 	}
 	for s := range statuses {
-		if strings.HasPrefix(strings.ReplaceAll(s.String(), " ", "-"), t.value) && is(i.Row, s, now) {
+		if strings.HasPrefix(strings.ReplaceAll(s.String(), " ", "-"), t.value) && is(&i.Row, s, now) {
 			return true
 		}
 	}
 	return false
-}
-
-// narrows reports whether whoever passes next has passed before: then only
-// those need be looked at. Words grow while they are typed.
-func narrows(before, next []term) bool {
-	if len(next) < len(before) {
-		return false
-	}
-	for i, b := range before {
-		n := next[i]
-		if n == b {
-			continue
-		}
-		if b.not || n.not || b.field != "" || n.field != "" || !strings.Contains(n.value, b.value) {
-			return false
-		}
-	}
-	return true
 }
 
 // usesClock reports whether who passes changes with time alone.

@@ -20,9 +20,12 @@ const queryTime = 20 * time.Second
 // retryAfter is how long after a failed read of a page the next try comes.
 const retryAfter = 3 * time.Second
 
-// arrangeEvery is how often the table is put in order again for time alone, or
-// for rows that change all the time.
-const arrangeEvery = 5 * time.Second
+// arrangeEvery is how often the table is put in order again for time alone at
+// most, arrangeMost how often it is for rows that change all the time at least.
+const (
+	arrangeEvery = 5 * time.Second
+	arrangeMost  = 10 * time.Second
+)
 
 // filling is a pass over all rows.
 type filling struct {
@@ -78,6 +81,7 @@ func (m *model) page(p page) tea.Cmd {
 		f.failed = m.now
 		return nil
 	}
+	first := f.after == ""
 	f.into.put(p.items)
 	if n := len(p.items); n > 0 {
 		f.after = p.items[n-1].Name
@@ -89,7 +93,10 @@ func (m *model) page(p page) tea.Cmd {
 	}
 	cmds := []tea.Cmd{m.readPage()}
 	if f.into == m.rows {
-		cmds = append(cmds, m.arrange(false))
+		if m.dirty = true; first {
+			cmds = append(cmds, m.arrange(false))
+		}
+		cmds = append(cmds, m.tidy())
 	}
 	return tea.Batch(cmds...)
 }
@@ -111,15 +118,19 @@ func (m *model) replace(next *register) {
 		m.hold()
 	}
 	// Slots mean something else now: what is shown goes on under the new ones.
-	slots := make([]int32, 0, len(m.shown.slots))
-	for _, slot := range m.shown.slots {
-		if i := m.rows.at(slot); i != nil {
-			if to, ok := next.index[i.Name]; ok {
-				slots = append(slots, to)
+	moved := func(old []int32) []int32 {
+		slots := make([]int32, 0, len(old))
+		for _, slot := range old {
+			if i := m.rows.at(slot); i != nil {
+				if to, ok := next.index[i.Name]; ok {
+					slots = append(slots, to)
+				}
 			}
 		}
+		return slots
 	}
-	m.rows, m.marked, m.shown.slots = next, marked, slots
+	m.shown.all, m.shown.slots = moved(m.shown.all), moved(m.shown.slots)
+	m.rows, m.marked = next, marked
 }
 
 // arranged is an answer of a goroutine.
@@ -138,28 +149,26 @@ func (m *model) arrange(anew bool) tea.Cmd {
 		}
 		m.arranger()
 	}
-	return m.launch(nil)
+	return m.launch(false)
 }
 
-// narrow answers a query whose results are among the present ones.
-func (m *model) narrow() tea.Cmd {
-	if m.arranger != nil {
-		m.arranger()
-	}
-	return m.launch(slices.Clip(m.shown.slots))
-}
-
-func (m *model) launch(among []int32) tea.Cmd {
+// launch answers the query; sorted: by the order of all devices that is there.
+func (m *model) launch(sorted bool) tea.Cmd {
 	ctx, cancel := context.WithCancel(m.ctx)
-	m.arranger, m.again, m.dirty = cancel, false, false
+	m.arranger, m.sorting, m.again = cancel, !sorted, false
+	if !sorted {
+		m.dirty = false
+	}
 	m.seq++
-	seq, rows, q, now := m.seq, m.rows.lend(), m.want, m.now
+	seq, rows, earlier, q, clock := m.seq, m.rows.lend(), slices.Clip(m.shown.all), m.want, m.o.Now
 	return func() tea.Msg {
 		defer cancel()
-		a, ok := arrange(ctx, rows, among, q, now)
+		now := clock()
+		a, ok := arrange(ctx, rows, earlier, sorted, q, now)
 		if !ok {
 			return nil
 		}
+		a.took = clock().Sub(now)
 		return arranged{a, seq}
 	}
 }
@@ -178,18 +187,17 @@ func (m *model) arranged(a arranged) tea.Cmd {
 	return tea.Batch(cmds...)
 }
 
-// ages reports whether the table changes with time alone.
-func (m *model) ages() bool {
-	return m.want.by == byStatus || usesClock(m.want.terms)
-}
-
 // ask changes what the table shows.
 func (m *model) ask(q query) tea.Cmd {
-	before := m.want
 	m.want = q
-	settled := m.arranger == nil && !m.dirty && m.fill == nil
-	if settled && q.by == before.by && q.reverse == before.reverse && narrows(before.terms, q.terms) {
-		return m.narrow()
+	a := m.shown
+	if m.arranger != nil && !m.sorting {
+		m.arranger()
+		m.arranger = nil
+	}
+	inOrder := a.all != nil && a.by == q.by && a.reverse == q.reverse && m.now.Before(a.until)
+	if inOrder && m.arranger == nil && !m.dirty && m.fill == nil {
+		return m.launch(true)
 	}
 	return m.arrange(true)
 }

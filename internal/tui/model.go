@@ -44,6 +44,7 @@ type model struct {
 	shown    arrangement
 	want     query
 	arranger func() // ends the arrangement that is being made; nil: none is
+	sorting  bool   // it puts all devices in order anew
 	again    bool   // rows have changed since it began
 	dirty    bool   // rows have changed since the table was put in order
 	seq      int    // of the arrangement that is wanted

@@ -221,13 +221,10 @@ func (m *model) happened(n newest) tea.Cmd {
 	return tea.Batch(cmds...)
 }
 
-// arrangeGap is how long the order of the table may lag behind its rows: those
-// show at once.
+// arrangeGap is how long the order of the table may lag behind its rows, which
+// show at once: sorting is to take no more than a hundredth of a core.
 func (m *model) arrangeGap() time.Duration {
-	if m.rows.len() > 20_000 {
-		return arrangeEvery
-	}
-	return time.Second
+	return max(time.Second, min(100*m.shown.took, arrangeMost))
 }
 
 // tidy puts the table in order again if it is time to.
@@ -236,7 +233,8 @@ func (m *model) tidy() tea.Cmd {
 	if m.arranger != nil || age >= 0 && age < m.arrangeGap() {
 		return nil
 	}
-	if m.dirty || m.ages() && age >= arrangeEvery {
+	idle := max(arrangeEvery, min(500*m.shown.took, 3*arrangeMost))
+	if m.dirty || age < 0 || age >= idle && !m.now.Before(m.shown.until) {
 		return m.arrange(false)
 	}
 	return nil

@@ -14,26 +14,30 @@ type item struct {
 	renewal.Row
 	// Cleaned for the screen.
 	name, address, asset, labels, failure string
-	text                                  string // all of it in lower case, for the filter
-	pairs                                 string // ";k=v;k=v;" in lower case
+	pairs                                 string // ";k=v;k=v;" in lower case, for the filter
 }
 
-func newItem(r renewal.Row, plain bool) *item {
-	labels := fleet.FormatLabels(r.Labels)
-	i := &item{
-		Row: r, name: clean(r.Name, plain), address: clean(r.Address, plain), asset: clean(r.Asset, plain),
-		labels:  clean(strings.ReplaceAll(labels, ";", " "), plain),
-		failure: clean(r.LastError, plain),
-		pairs:   ";" + strings.ToLower(labels) + ";",
-	}
-	i.text = strings.ToLower(strings.Join([]string{r.Name, r.Address, r.Asset, labels, r.LastError}, "\n"))
-	return i
+// labelText is what items of the same labels share.
+type labelText struct{ shown, pairs string }
+
+func newLabelText(labels string, plain bool) labelText {
+	return labelText{clean(strings.ReplaceAll(labels, ";", " "), plain), ";" + strings.ToLower(labels) + ";"}
 }
 
 func newItems(rows []renewal.Row, plain bool) []*item {
 	out := make([]*item, len(rows))
-	for i, r := range rows {
-		out[i] = newItem(r, plain)
+	seen := map[string]labelText{}
+	for k, r := range rows {
+		labels := fleet.FormatLabels(r.Labels)
+		l, ok := seen[labels]
+		if !ok {
+			l = newLabelText(labels, plain)
+			seen[labels] = l
+		}
+		out[k] = &item{
+			Row: r, name: clean(r.Name, plain), address: clean(r.Address, plain), asset: clean(r.Asset, plain),
+			labels: l.shown, failure: clean(r.LastError, plain), pairs: l.pairs,
+		}
 	}
 	return out
 }

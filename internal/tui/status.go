@@ -45,7 +45,7 @@ func (s status) String() string {
 }
 
 // statusOf returns the device's word at a time.
-func statusOf(r renewal.Row, now time.Time) status {
+func statusOf(r *renewal.Row, now time.Time) status {
 	for _, s := range []status{quarantined, paused, expired, failing, unenrolled, due} {
 		if is(r, s, now) {
 			return s
@@ -56,7 +56,7 @@ func statusOf(r renewal.Row, now time.Time) status {
 
 // is reports whether a word is true of the device at a time; several may be.
 // They are the census's: its counts and the filter's results agree.
-func is(r renewal.Row, s status, now time.Time) bool {
+func is(r *renewal.Row, s status, now time.Time) bool {
 	owns := !r.NotAfter.IsZero()
 	valid := owns && now.Before(r.NotAfter)
 	switch s {
@@ -79,7 +79,7 @@ func is(r renewal.Row, s status, now time.Time) bool {
 }
 
 // isDue reports whether the loop would work on the device now.
-func isDue(r renewal.Row, now time.Time) bool {
+func isDue(r *renewal.Row, now time.Time) bool {
 	lifetime := r.NotAfter.Sub(r.NotBefore)
 	if fleet.Waits(r.NextAttempt, now, max(lifetime, day)) {
 		return false

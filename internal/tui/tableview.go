@@ -191,7 +191,7 @@ func (m *model) putStatus(l *line, i *item, _ int) {
 		l.put(t.busy, t.glyphs.spin[frame]).put(t.busy, " renewing")
 		return
 	}
-	s := statusOf(i.Row, m.now)
+	s := statusOf(&i.Row, m.now)
 	l.put(t.of(s), t.glyphs.status[s]).put("", " ").put(t.of(s), s.String())
 }
 
@@ -227,7 +227,7 @@ func (m *model) putRenewal(l *line, i *item, w int) {
 		l.cell(t.dim, "-", w, true)
 	case i.NextAttempt.After(m.now) && (i.LastError != "" || !i.RenewAt.After(m.now)):
 		l.cell(t.warn, "try "+coarse(i.NextAttempt.Sub(m.now)), w, true)
-	case isDue(i.Row, m.now):
+	case isDue(&i.Row, m.now):
 		l.cell(t.warn, "now", w, true)
 	default:
 		l.cell("", span(i.RenewAt.Sub(m.now)), w, true)

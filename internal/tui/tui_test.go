@@ -182,7 +182,7 @@ func (p *plant) count() {
 	c := renewal.Census{At: noon, Total: len(p.rows), LastSuccess: noon.Add(-12 * time.Second)}
 	for _, r := range p.rows {
 		for s, n := range map[status]*int{operational: &c.Operational, due: &c.Due, failing: &c.Failing, expired: &c.Expired, quarantined: &c.Quarantined, paused: &c.Paused} {
-			if is(r, s, noon) {
+			if is(&r, s, noon) {
 				*n++
 			}
 		}

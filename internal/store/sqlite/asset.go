@@ -79,11 +79,18 @@ func (v *view) assets(ctx context.Context, device int64) ([]store.AssetEntry, er
 	return out, err
 }
 
+const selectNamed = `SELECT coalesce(
+	(SELECT name FROM device WHERE name = ?),
+	(SELECT name FROM device WHERE asset = ? COLLATE NOCASE AND asset IS NOT NULL))`
+
 // nameOf returns the name of the device that a name, or else an asset, stands
 // for; enrol.ErrNotFound if there is none.
 func (v *view) nameOf(ctx context.Context, named string) (string, error) {
 	var name string
-	err := v.queryRow(ctx, "SELECT name FROM device WHERE name = ?1 OR asset = ?1 COLLATE NOCASE ORDER BY name <> ?1 LIMIT 1", []any{named}, &name)
+	err := v.queryRow(ctx, selectNamed, []any{named, named}, textOf(&name))
+	if err == nil && name == "" {
+		err = sql.ErrNoRows
+	}
 	if err != nil {
 		return "", fmt.Errorf("device %s: %w", named, explain(err))
 	}

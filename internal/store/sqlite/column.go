@@ -210,4 +210,32 @@ func (c document) Scan(v any) error {
 	return json.Unmarshal([]byte(s), c.v)
 }
 
+// labelSets is the label sets of a fleet by their JSON: a hundred thousand
+// devices have a few dozen.
+type labelSets map[string]map[string]string
+
+// sharedLabels is labels as JSON; equal ones are read once, and shared.
+type sharedLabels struct {
+	into *map[string]string
+	seen labelSets
+}
+
+func (c sharedLabels) Value() (driver.Value, error) { return document{c.into}.Value() }
+
+func (c sharedLabels) Scan(v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return unexpected(v)
+	}
+	labels, known := c.seen[s]
+	if !known {
+		if err := json.Unmarshal([]byte(s), &labels); err != nil {
+			return err
+		}
+		c.seen[s] = labels
+	}
+	*c.into = labels
+	return nil
+}
+
 func unexpected(v any) error { return fmt.Errorf("the database has an unexpected value of type %T", v) }

@@ -25,6 +25,7 @@ func TestQueryPlans(t *testing.T) {
 		"waits since": selectWaiting,
 		"rows":        selectRows,
 		"row":         selectRow,
+		"named":       selectNamed,
 		"entries":     selectEntries,
 		"failures":    selectFailures,
 		"device":      selectDevice + "WHERE name = ?",

@@ -10,12 +10,12 @@ import (
 	"github.com/edgeclm/edgeclm/internal/renewal"
 )
 
-func rowColumns(r *renewal.Row) []column {
+func rowColumns(r *renewal.Row, seen labelSets) []column {
 	return []column{
 		{"name", textOf(&r.Name)},
 		{"coalesce(address_manual, address)", textOf(&r.Address)},
 		{"coalesce(asset, '')", textOf(&r.Asset)},
-		{"coalesce(labels_manual, labels)", document{&r.Labels}},
+		{"coalesce(labels_manual, labels)", sharedLabels{&r.Labels, seen}},
 		{"paused", flag{&r.Paused}},
 		{"quarantined", flag{&r.Quarantined}},
 		{"cert_not_before", timestamp{&r.NotBefore}},
@@ -29,8 +29,8 @@ func rowColumns(r *renewal.Row) []column {
 }
 
 var (
-	selectRow  = "SELECT " + nameList(rowColumns(&renewal.Row{})) + " FROM device WHERE name = ? AND decommissioned_at IS NULL"
-	selectRows = "SELECT " + nameList(rowColumns(&renewal.Row{})) + " FROM device WHERE name > ? AND decommissioned_at IS NULL ORDER BY name LIMIT ?"
+	selectRow  = "SELECT " + nameList(rowColumns(&renewal.Row{}, nil)) + " FROM device WHERE name = ? AND decommissioned_at IS NULL"
+	selectRows = "SELECT " + nameList(rowColumns(&renewal.Row{}, nil)) + " FROM device WHERE name > ? AND decommissioned_at IS NULL ORDER BY name LIMIT ?"
 )
 
 // Rows returns the next devices in service by name after one ("": from the first), at most
@@ -41,7 +41,7 @@ func (s *Store) Rows(ctx context.Context, after string, limit int) ([]renewal.Ro
 	}
 	var out []renewal.Row
 	var r renewal.Row
-	into := values(rowColumns(&r))
+	into := values(rowColumns(&r, labelSets{}))
 	err := s.scan(ctx, selectRows, []any{after, limit}, func(rows *sql.Rows) error {
 		r = renewal.Row{}
 		err := rows.Scan(into...)
@@ -58,9 +58,10 @@ func (s *Store) Rows(ctx context.Context, after string, limit int) ([]renewal.Ro
 // decommissioned, are left out.
 func (s *Store) RowsOf(ctx context.Context, names []string) ([]renewal.Row, error) {
 	var out []renewal.Row
+	seen := labelSets{}
 	for _, name := range names {
 		var r renewal.Row
-		err := s.queryRow(ctx, selectRow, []any{name}, values(rowColumns(&r))...)
+		err := s.queryRow(ctx, selectRow, []any{name}, values(rowColumns(&r, seen))...)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 		case err != nil:
