@@ -24,7 +24,7 @@ const (
 
 // String names the order as the table's heading does.
 func (o order) String() string {
-	return [...]string{"state", "name", "ends in", "renews in", "last error", "labels", "address"}[o%orders]
+	return [...]string{"state", "name", "end", "renewal", "last error", "labels", "address"}[o%orders]
 }
 
 // query is what the table shows, and how sorted.

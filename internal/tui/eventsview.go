@@ -23,7 +23,7 @@ func (m *model) eventsPane(l layout) []string {
 	for _, e := range m.events[max(0, end-l.eventLines):end] {
 		row := t.line(m.w).space(1)
 		row.put(t.dim, moment(e.At, m.now, m.o.Zone)).space(2)
-		row.cell(t.strong, clean(e.Device, m.o.ASCII), max(12, min(24, m.w/5)), false).space(2)
+		row.cell("", clean(e.Device, m.o.ASCII), max(12, min(24, m.w/5)), false).space(2)
 		row.cell(m.kindStyle(e.Kind), clean(string(e.Kind), m.o.ASCII), 13, false).space(2)
 		row.put("", clean(eventText(e.Event), m.o.ASCII))
 		if e.Took > 0 {

@@ -60,45 +60,6 @@ func (m *model) hints() []hintOf {
 	return append(out, hintOf{"e", "events"}, hintOf{"space", "mark"}, hintOf{"tab", "pane"})
 }
 
-// helpPane lists all keys.
-func (m *model) helpPane(w, n int) []string {
-	t := m.theme
-	out := []string{t.rule(w, true, "Keys")}
-	left := []hintOf{
-		{"j k, arrows", "move"}, {"pgup pgdn", "a page (ctrl+b ctrl+f)"}, {"g G", "first, last (home end)"},
-		{"enter", "detail; esc closes it"}, {"tab", "next pane"}, {"e", "events, on and off"},
-		{"s S", "sort by the next column, turn round"}, {"space", "mark; * marks all shown"}, {"esc", "undo: pane, marks, filter"}, {"ctrl+l", "read everything anew"},
-	}
-	right := []hintOf{
-		{"/", "filter; every word must fit:"}, {"  press-7", "name, address, asset, label, error"}, {"  line=3", "a label"},
-		{"  state:failing", "also name: address: asset:"}, {"  -line=3", "not; 1 to 7 filter by state, 0 all"},
-		{"r", "renew now"}, {"p", "pause, resume"}, {"x", "release from quarantine"},
-		{"", "r p x act on marked devices, after a y"}, {"q", "quit; what is worked on is finished"},
-	}
-	if w < 76 {
-		left, right = append(left, right...), nil
-	}
-	rows := len(left)
-	for k := range rows {
-		l := t.line(w).space(1)
-		l.cell(t.key, left[k].key, 12, false).space(1).put("", left[k].does)
-		if k < len(right) {
-			l.to(w/2+1).cell(t.key, right[k].key, 15, false).space(1).put("", right[k].does)
-		}
-		out = append(out, l.String())
-	}
-	if n >= len(out)+4 {
-		legend := t.line(w).space(1)
-		for s := range statuses {
-			if legend.room() >= len(s.String())+4 {
-				legend.put(t.of(s), t.glyphs.status[s]).put("", " "+s.String()).space(2)
-			}
-		}
-		out = append(out, blank(w, 1)[0], t.rule(w, true, "States"), legend.String())
-	}
-	return out
-}
-
 // overlay draws the dialog over the middle of the screen.
 func (m *model) overlay(lines []string) {
 	d, t := m.dialog, m.theme

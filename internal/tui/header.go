@@ -74,7 +74,10 @@ func (m *model) roleText() (text string, s style) {
 		return "finishing " + devices(len(m.work)), t.warn
 	}
 	text = clean(m.role.words(), m.o.ASCII)
-	if !m.role.Renewing {
+	switch {
+	case m.role.ReadOnly:
+		return text, t.dim
+	case !m.role.Renewing:
 		return text, t.warn
 	}
 	if n := len(m.work); n > 0 {
@@ -176,8 +179,7 @@ func (m *model) barsLine() string {
 		return l.put(t.dim, "Next").to(9).put(t.dim, t.glyphs.ellipsis).String()
 	}
 	most, at, sum := b.peak()
-	l.put(t.dim, "Next "+b.reach()).to(9)
-	if l.at >= 9 {
+	if l.put(t.dim, "Next "+b.reach()).to(9); l.at > 9 {
 		l.space(1)
 	}
 	l.put(t.accent, strings.Join(sparks(t.glyphs.bars, b.n, most), ""))
@@ -358,15 +360,23 @@ func (m *model) caList(columns int) []string {
 	if len(m.cas) == 0 && !m.reads[readCAs].good.IsZero() {
 		return append(out, t.line(columns).put(t.warn, "none (clmctl ca add)").String())
 	}
+	// What there is room for beside a line for each name.
+	room := largeHeader - 1 - len(out) - len(m.cas)
 	for i, b := range m.cas {
 		glyph, s, words := m.caFacts(b)
-		l := t.line(columns).put(s, glyph).put(t.strong, " "+clean(b.CA, m.o.ASCII))
+		l := t.line(columns).put(s, glyph).put("", " "+clean(b.CA, m.o.ASCII))
 		if i > 0 && b.State == enrol.BreakerClosed {
 			l.put(t.dim, " (failover)")
 		}
 		out = append(out, l.String())
-		for _, part := range wrap(words, columns-3)[:min(2, len(wrap(words, columns-3)))] {
-			out = append(out, t.line(columns).space(2).put(t.dim, part).String())
+		parts := wrap(words, columns-3)
+		n := min(len(parts), max(1, room-(len(m.cas)-1-i)))
+		room -= n
+		for k, part := range parts[:n] {
+			if k == n-1 && n < len(parts) {
+				part = strings.Join(parts[k:], " ") // cut, and seen to be
+			}
+			out = append(out, t.line(columns).space(2).put(t.dim, fit(part, columns-3, t.glyphs.ellipsis)).String())
 		}
 	}
 	return out

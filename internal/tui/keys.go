@@ -85,7 +85,7 @@ func (m *model) globalKey(name string) (tea.Cmd, bool) {
 	case "shift+tab":
 		m.moveFocus(-1)
 	case "ctrl+l":
-		return tea.Batch(tea.ClearScreen, m.reload(), m.poll(true)), true
+		return tea.Batch(tea.ClearScreen, tea.RequestBackgroundColor, m.reload(), m.poll(true)), true
 	case "esc":
 		return m.back(), true
 	default:

@@ -120,7 +120,8 @@ func (m *model) update(msg tea.Msg) tea.Cmd {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.w, m.h = msg.Width, msg.Height
-		return m.wantDetail()
+		// It may be another terminal, which tmux was attached to.
+		return tea.Batch(tea.RequestBackgroundColor, m.wantDetail())
 	case tea.BackgroundColorMsg:
 		m.dark = msg.IsDark()
 		m.restyle()

@@ -78,6 +78,8 @@ func (r Role) words() string {
 		return "renewing"
 	case r.Why != "":
 		return "viewing: " + r.Why
+	case r.ReadOnly:
+		return "viewing (--view)"
 	}
 	return "viewing"
 }

@@ -21,8 +21,8 @@ func (m *model) columns(w int) []column {
 	const gap, gutter = 2, 2
 	name := column{by: byName, title: "NAME", width: 16, put: m.putName}
 	state := column{by: byStatus, title: "STATE", width: 14, put: m.putStatus}
-	ends := column{by: byEnd, title: "ENDS IN", width: 9, right: true, put: m.putEnd}
-	renews := column{by: byRenewal, title: "RENEWS IN", width: 10, right: true, put: m.putRenewal}
+	ends := column{by: byEnd, title: "ENDS IN", width: 8, right: true, put: m.putEnd}
+	renews := column{by: byRenewal, title: "RENEWS", width: 8, right: true, put: m.putRenewal}
 	note := column{by: byFailure, title: "LAST ERROR", put: m.putFailure}
 	labels := column{by: byLabels, title: "LABELS", put: m.putLabels}
 	address := column{by: byAddress, title: "ADDRESS", width: 21, put: m.putAddress}
@@ -177,7 +177,7 @@ func (m *model) emptyTable(w int) []string {
 }
 
 func (m *model) putName(l *line, i *item, w int) {
-	s := m.theme.strong
+	s := style("")
 	if i.Paused {
 		s = m.theme.dim
 	}

@@ -13,8 +13,9 @@ type theme struct {
 	ascii bool
 
 	dim, strong, good, warn, bad, busy, accent, title, key style
-	selected                                               style // background of the row under the cursor
-	bar                                                    style // of the first and last line
+	// The row under the cursor, and the first and last line. They have a
+	// foreground of their own: a terminal of other colours may come any time.
+	selected, bar style
 
 	glyphs glyphs
 }
@@ -53,19 +54,19 @@ func newTheme(dark, colour, ascii bool) theme {
 		t.dim, t.strong, t.title, t.key = grey(245), "1", "1;"+rgb("7fc8f8"), rgb("7fc8f8")
 		t.good, t.warn, t.bad = rgb("8cc98f"), rgb("e8b868"), rgb("f47f7f")
 		t.busy, t.accent = rgb("7fc8f8"), rgb("7fc8f8")
-		t.selected, t.bar = ground(238), ground(236)
+		t.selected, t.bar = ground(238)+";"+grey(255), ground(236)+";"+grey(252)
 	default:
 		t.dim, t.strong, t.title, t.key = grey(242), "1", "1;"+rgb("1c5d99"), rgb("1c5d99")
 		t.good, t.warn, t.bad = rgb("2f7d3b"), rgb("935f00"), rgb("b42318")
 		t.busy, t.accent = rgb("1c5d99"), rgb("1c5d99")
-		t.selected, t.bar = ground(252), ground(254)
+		t.selected, t.bar = ground(252)+";"+grey(232), ground(254)+";"+grey(235)
 	}
 	return t
 }
 
 func rgb(hex string) style { return "38;2;" + components(hex) }
 
-// Greys are of the 256 colours: what reduces others to these makes greys blue.
+// Greys, and the grounds on which they stand, are of the 256 colours: what reduces others to these makes greys blue.
 func grey(index int) style   { return style("38;5;" + itoa(index)) }
 func ground(index int) style { return style("48;5;" + itoa(index)) }
 
