@@ -30,7 +30,6 @@ func newSite(t *testing.T, n int) *site {
 	s.Plant = must[*enroltest.Plant](t)(enroltest.NewPlant(n, func() time.Time { return s.now }))
 	s.Store.OnCommit = func(enrol.Change) error { s.writes++; return nil }
 	s.runner = s.Runner(enrol.DefaultPolicy())
-	s.runner.Health = s.Store
 	return s
 }
 
@@ -199,6 +198,53 @@ func TestMismatchesOpenTheBreaker(t *testing.T) {
 	}
 	if b := s.breaker(); b.State != enrol.BreakerOpen || b.Class != enrol.ClassCAMismatch || s.CA.Asked != 2 || attempts != 1 {
 		t.Errorf("%d asked, %d attempts counted, %+v", s.CA.Asked, attempts, b)
+	}
+	s.CA.Refuse = nil
+	for _, name := range s.Names {
+		if r := s.runner.Run(context.Background(), name, true); !errors.Is(r.Err, enrol.ErrNotAsked) {
+			t.Errorf("%s: %v", r.Outcome, r.Err)
+		}
+	}
+	s.now = s.breaker().Until
+	for _, name := range s.Names {
+		if r := s.runner.Run(context.Background(), name, true); r.Outcome != enrol.OutcomeRenewed {
+			t.Errorf("%s: %v", r.Outcome, r.Err)
+		}
+	}
+}
+
+// TestMismatchesOfOneCA: those of different devices within the window add up;
+// what a clock that was ahead has recorded does not.
+func TestMismatchesOfOneCA(t *testing.T) {
+	t.Parallel()
+	p := enrol.DefaultPolicy()
+	p.BreakerDevice = 3
+	start := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	type failure struct {
+		device string
+		after  time.Duration
+	}
+	for name, tt := range map[string]struct {
+		failures []failure
+		blamed   bool
+	}{
+		"two devices":               {[]failure{{"a", 0}, {"b", 0}}, false},
+		"three devices":             {[]failure{{"a", 0}, {"b", 0}, {"c", 0}}, true},
+		"one again and again":       {[]failure{{"a", 0}, {"a", 1}, {"b", 2}, {"a", 3}}, false},
+		"at the window's end":       {[]failure{{"a", 0}, {"b", 1}, {"c", p.BreakerWindow}}, true},
+		"after the window":          {[]failure{{"a", 0}, {"b", 1}, {"c", p.BreakerWindow + 1}}, false},
+		"renewed in the window":     {[]failure{{"a", 0}, {"b", 1}, {"a", 2}, {"c", p.BreakerWindow + 1}}, true},
+		"by a clock that was ahead": {[]failure{{"a", 73 * 365 * 24 * time.Hour}, {"b", 1}, {"c", 2}}, false},
+		"by one that was behind":    {[]failure{{"a", -73 * 365 * 24 * time.Hour}, {"b", 1}, {"c", 2}}, false},
+	} {
+		var b enrol.Breaker
+		var blamed bool
+		for _, f := range tt.failures {
+			blamed = b.Failed(start.Add(f.after), f.device, &enrol.Fault{Class: enrol.ClassCAMismatch, Err: errors.New("no")}, p)
+		}
+		if blamed != tt.blamed || (b.State == enrol.BreakerOpen) != tt.blamed {
+			t.Errorf("%s: blamed %v, %+v", name, blamed, b)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ func TestFailover(t *testing.T) {
 	s := newSite(t, 6)
 	second := must[*enroltest.CA](t)(enroltest.NewCA("second CA", func() time.Time { return s.now }))
 	spare := s.Runner(s.runner.Policy)
-	spare.Health, spare.CA, spare.CAName = s.Store, second, "second"
+	spare.CA, spare.CAName = second, "second"
 	f := &enrol.Failover{Runners: []*enrol.Runner{s.runner, spare}, Share: 0.1}
 	for _, name := range s.Names[:5] {
 		s.Devices[name].Anchors = [][32]byte{sha256.Sum256(s.CA.Anchor()), sha256.Sum256(second.Anchor())}

@@ -23,6 +23,7 @@ type world struct {
 	prober *prober
 	store  enrol.Store
 	queue  enrol.DeliveryStore
+	health enrol.HealthStore
 	runner *enrol.Runner
 
 	points int // passed so far

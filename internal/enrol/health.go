@@ -24,7 +24,7 @@ func (s *session) mayAsk(ctx context.Context) error {
 		return notAsked(end.Sub(now), fmt.Errorf("CA %s is in a maintenance window until %s", s.e.CA, end.UTC().Format(time.RFC3339)))
 	}
 	if s.r.Health == nil {
-		return s.recordAllows(ctx)
+		return nil
 	}
 	b, err := s.r.Health.Breaker(ctx, s.e.CA)
 	if err != nil {
@@ -50,19 +50,6 @@ func (s *session) mayAsk(ctx context.Context) error {
 	}
 	why := fmt.Errorf("the last answers of CA %s were no good (%s: %s); it is tried again at %s", s.e.CA, b.Class, b.LastError, until.UTC().Format(time.RFC3339))
 	return notAsked(until.Sub(now), why)
-}
-
-// recordAllows stands in for the breaker where nobody keeps one: a CA that gave
-// several devices answers that do not fit is not asked.
-func (s *session) recordAllows(ctx context.Context) error {
-	n, err := s.mismatches(ctx, "")
-	if err != nil {
-		return fmt.Errorf("read the CA's record: %w", err)
-	}
-	if n >= s.r.Policy.BreakerDevice {
-		return notAsked(s.r.Policy.BreakerWindow, fmt.Errorf("CA %s gave %d devices certificates that do not fit, within %v", s.e.CA, n, s.r.Policy.BreakerWindow))
-	}
-	return nil
 }
 
 // askCA sends the request when all processes together may ask the CA once
@@ -99,14 +86,7 @@ func (s *session) praiseCA(ctx context.Context) {
 // blameCA records a failure at the CA. It spares a device whose failure several
 // others had too.
 func (s *session) blameCA(ctx context.Context, f *Fault) {
-	switch {
-	case f.Unasked:
-		return
-	case s.r.Health == nil:
-		if f.Class == ClassCAMismatch {
-			n, err := s.mismatches(ctx, s.e.Device)
-			f.Uncounted = err == nil && n > 0
-		}
+	if f.Unasked {
 		return
 	}
 	now := s.r.Now()

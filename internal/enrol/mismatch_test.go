@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
-	"github.com/edgeclm/edgeclm/internal/enrol/enroltest"
 )
 
 // TestCAMismatches: authenticated answers that do not fit end the enrolment,
@@ -73,33 +72,4 @@ func TestCAMismatches(t *testing.T) {
 
 func mustSPKI(w *world) []byte {
 	return must[[]byte](w.t)(x509.MarshalPKIXPublicKey(&w.device.Pending.Key.PublicKey))
-}
-
-// TestBreaker: two devices with an unfitting answer are the CA's fault.
-func TestBreaker(t *testing.T) {
-	w := newWorld(t)
-	w.store.(*enroltest.Store).AddMismatch("lab", "plc-0002", w.now)
-	w.ca.Alter = func(_ *x509.Certificate, a *enrol.Answer) { a.Certificates = [][]byte{w.ca.Root.Raw} }
-	w.expect(false, enrol.OutcomeFailed, enrol.ClassCAMismatch, "")
-	if d := w.row(); d.Attempts != 0 {
-		t.Errorf("counted: %+v", d)
-	}
-	asked := w.ca.Serial
-	w.expect(true, enrol.OutcomePending, enrol.ClassCAUnavail, "not asked")
-	if w.ca.Serial != asked {
-		t.Error("the CA was asked with its breaker open")
-	}
-	w.now = w.now.Add(time.Hour)
-	w.ca.Alter = nil
-	w.renewed(true)
-}
-
-// TestBreakerAfterWrongClock: what was recorded while our clock was ahead does
-// not keep the CA's breaker open once the clock is right.
-func TestBreakerAfterWrongClock(t *testing.T) {
-	w := newWorld(t)
-	record := w.store.(*enroltest.Store)
-	record.AddMismatch("lab", "plc-2", w.now.AddDate(73, 0, 0))
-	record.AddMismatch("lab", "plc-3", w.now.AddDate(73, 0, 0))
-	w.renewed(false)
 }

@@ -24,7 +24,7 @@ type Runner struct {
 	CA         CA
 	Prober     Prober // nil: nobody looks whether certificates are served
 	CAName     string
-	Health     HealthStore  // of the CA; nil: nobody keeps it
+	Health     HealthStore  // keeps the breaker of the CA; nil: there is none
 	Gate       Gate         // keeps all processes within what the CA takes; nil: nobody does
 	Limits     fleet.Limits // what the CA takes, for the plan of renewals
 	Planned    Planner      // counts what is planned; nil: nothing is known of it
@@ -307,14 +307,6 @@ func (s *session) submit(ctx context.Context) error {
 	s.e.Steps.Enrolment += s.r.Now().Sub(s.asked)
 	s.moveTo(Issued, s.asked)
 	return nil
-}
-
-// mismatches counts the devices but one to which the CA gave answers that do not
-// fit, within the breaker's window. What is recorded in the future was
-// recorded by a clock that was wrong, and counts no more.
-func (s *session) mismatches(ctx context.Context, except string) (int, error) {
-	now := s.r.Now()
-	return s.r.Store.Mismatches(ctx, s.e.CA, except, now.Add(-s.r.Policy.BreakerWindow), now)
 }
 
 // preVerify is the end of step 3: what can be checked without the device's

@@ -60,7 +60,7 @@ func newWorld(t *testing.T) *world {
 	w.device.Point = w.point
 	w.ca, w.prober = newCA(w, "lab CA"), &prober{w: w}
 	s := enroltest.NewStore(fleet.Device{Name: device, Identity: id, Address: "192.0.2.1:5684"})
-	w.store, w.queue = s, s
+	w.store, w.queue, w.health = s, s, s
 	w.restart()
 	return w
 }
@@ -70,7 +70,7 @@ func (w *world) restart() {
 	policy := enrol.DefaultPolicy()
 	policy.MaxAttempts = 2
 	w.runner = &enrol.Runner{
-		Store: &cutStore{Store: w.store, w: w}, Deliveries: cutQueue{w.queue, w}, Dialer: w.device, CA: w.ca, CAName: "lab", Prober: w.prober, Policy: policy,
+		Store: &cutStore{Store: w.store, w: w}, Deliveries: cutQueue{w.queue, w}, Dialer: w.device, CA: w.ca, CAName: "lab", Prober: w.prober, Health: w.health, Policy: policy,
 		Params: func(uint32) (enrol.Verifier, error) { return w.master.Params(), nil },
 		Now:    func() time.Time { return w.now }, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}

@@ -29,10 +29,6 @@ type Store interface {
 	// for which a certificate (by its SHA-256) was issued, or an error that
 	// wraps ErrNotFound. It may have got another certificate since.
 	EnrolmentByCertificate(ctx context.Context, certificate [32]byte) (*Enrolment, error)
-	// Mismatches counts the devices, other than the one named, for which the
-	// CA gave an authenticated but unfitting answer from one time to another,
-	// both included.
-	Mismatches(ctx context.Context, ca, except string, from, to time.Time) (int, error)
 	// Lease makes this process the only one that works on the device until
 	// release is called or the process dies; or an error that wraps ErrLeased.
 	Lease(ctx context.Context, device string) (release func(), err error)

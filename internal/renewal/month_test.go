@@ -270,7 +270,7 @@ func TestMonth(t *testing.T) {
 		m := newMonth(t, *fleetSize)
 		limits := fleet.Limits{Rate: m.rate}
 		runner := m.plant.Runner(enrol.DefaultPolicy())
-		runner.Health, runner.Gate, runner.Limits, runner.Planned = m.plant.Store, m.gate, limits, m.plant.Store
+		runner.Gate, runner.Limits, runner.Planned = m.gate, limits, m.plant.Store
 		m.everybody()
 		m.some(*fleetDays)
 		ctx, cancel := context.WithCancel(context.Background())

@@ -114,7 +114,7 @@ func (p *plant) newRunner(s enrol.Store, d enrol.Dialer, ca enrol.CA) *enrol.Run
 	policy.Floor, policy.RetryFirst = 0, time.Millisecond
 	queue, _ := s.(enrol.DeliveryStore)
 	return &enrol.Runner{
-		Store: s, Deliveries: queue, Dialer: d, CA: ca, CAName: "lab", Policy: policy,
+		Store: s, Deliveries: queue, Health: p.store, Dialer: d, CA: ca, CAName: "lab", Policy: policy,
 		Params: func(uint32) (enrol.Verifier, error) { return p.master.Params(), nil },
 		Now:    p.clmClock.now, Random: rand.Reader, Log: quiet(),
 	}

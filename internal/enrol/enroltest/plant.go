@@ -59,7 +59,7 @@ func (p *Plant) Dial(ctx context.Context, d fleet.Device) (enrol.Device, error) 
 // Runner returns a runner at the plant's CA, as one process would have it.
 func (p *Plant) Runner(policy enrol.Policy) *enrol.Runner {
 	return &enrol.Runner{
-		Store: p.Store, Deliveries: p.Store, Sightings: p.Store, Dialer: p, CA: p.CA, CAName: CAName, Policy: policy,
+		Store: p.Store, Deliveries: p.Store, Sightings: p.Store, Health: p.Store, Dialer: p, CA: p.CA, CAName: CAName, Policy: policy,
 		Params: Params, Now: p.Now, Random: rand.Reader, Log: slog.New(slog.DiscardHandler),
 	}
 }

@@ -33,7 +33,6 @@ type Store struct {
 	finished   map[string][]enrol.ID // oldest first
 	owners     map[[32]byte]enrol.ID // by certificate
 	serials    map[string]enrol.ID
-	mismatches []mismatch
 	events     []enrol.Event
 	leased     map[string]bool
 	deliveries []enrol.Delivery
@@ -41,11 +40,6 @@ type Store struct {
 	sightings  map[string]enrol.Sighting
 	breakers   map[string]enrol.Breaker
 	updates    int
-}
-
-type mismatch struct {
-	ca, device string
-	at         time.Time
 }
 
 var (
@@ -204,9 +198,6 @@ func (s *Store) Commit(ctx context.Context, c enrol.Change) error {
 		} else {
 			s.events = append(s.events, e)
 		}
-		if e.Class == enrol.ClassCAMismatch {
-			s.mismatches = append(s.mismatches, mismatch{c.Enrolment.CA, e.Device, e.At})
-		}
 	}
 	return nil
 }
@@ -294,26 +285,6 @@ func (s *Store) SerialOwner(ctx context.Context, issuer []byte, serial string) (
 	return id, nil
 }
 
-// Mismatches implements enrol.Store.
-func (s *Store) Mismatches(_ context.Context, ca, except string, from, to time.Time) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	devices := map[string]bool{}
-	for _, m := range s.mismatches {
-		if m.ca == ca && m.device != except && !m.at.Before(from) && !m.at.After(to) {
-			devices[m.device] = true
-		}
-	}
-	return len(devices), nil
-}
-
-// AddMismatch records a mismatch of a device.
-func (s *Store) AddMismatch(ca, device string, at time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mismatches = append(s.mismatches, mismatch{ca, device, at})
-}
-
 // Lease implements enrol.Store.
 func (s *Store) Lease(_ context.Context, name string) (func(), error) {
 	s.mu.Lock()
@@ -341,7 +312,7 @@ func (s *Store) breaker(ca string) enrol.Breaker {
 	if !ok {
 		b = enrol.Breaker{CA: ca, State: enrol.BreakerClosed}
 	}
-	b.Rejected = slices.Clone(b.Rejected)
+	b.Rejected, b.Mismatched = slices.Clone(b.Rejected), slices.Clone(b.Mismatched)
 	return b
 }
 

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
@@ -305,23 +304,6 @@ func (s *Store) SerialOwner(_ context.Context, issuer []byte, serial string) (en
 		return id, fmt.Errorf("owner of serial number %s: %w", serial, enrol.ErrNotFound)
 	}
 	return id, nil
-}
-
-// Mismatches implements enrol.Store.
-func (s *Store) Mismatches(_ context.Context, ca, except string, from, to time.Time) (int, error) {
-	s.disk.mu.Lock()
-	defer s.disk.mu.Unlock()
-	devices := map[string]bool{}
-	for _, event := range s.disk.events {
-		if event.Class != enrol.ClassCAMismatch || event.Device == except ||
-			event.At.Before(micro(from)) || event.At.After(micro(to)) {
-			continue
-		}
-		if e := s.disk.enrolment(event.Enrolment); e != nil && e.CA == ca {
-			devices[event.Device] = true
-		}
-	}
-	return len(devices), nil
 }
 
 // Lease implements enrol.Store.

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
 )
@@ -76,11 +75,6 @@ const (
 	whereOpenOf = "WHERE device = (SELECT id FROM device WHERE name = ?) AND " + openState
 
 	selectSerialOwner = "SELECT enrolment FROM certificate WHERE serial = ? AND issuer_der = ? ORDER BY id LIMIT 1"
-
-	// Its condition on the class is that of the partial index event_mismatch.
-	countMismatches = `SELECT count(DISTINCT event.device)
-		FROM event JOIN enrolment ON enrolment.id = event.enrolment JOIN device ON device.id = event.device
-		WHERE class = 'ca-mismatch' AND at BETWEEN ? AND ? AND ca = ? AND name <> ?`
 )
 
 // OpenEnrolment implements enrol.Store.
@@ -159,14 +153,4 @@ func (s *Store) SerialOwner(ctx context.Context, issuer []byte, serial string) (
 		return enrol.ID{}, fmt.Errorf("owner of serial number %s: %w", serial, explain(err))
 	}
 	return enrol.ID(id), nil
-}
-
-// Mismatches implements enrol.Store.
-func (s *Store) Mismatches(ctx context.Context, ca, except string, from, to time.Time) (int, error) {
-	var n int
-	err := s.queryRow(ctx, countMismatches, []any{from.UnixMicro(), to.UnixMicro(), ca, except}, &n)
-	if err != nil {
-		return 0, fmt.Errorf("count mismatches of CA %s: %w", ca, explain(err))
-	}
-	return n, nil
 }

@@ -31,7 +31,6 @@ func TestQueryPlans(t *testing.T) {
 		"device":      selectDevice + "WHERE name = ?",
 		"open":        selectEnrolment + whereOpenOf,
 		"serial":      selectSerialOwner,
-		"mismatches":  countMismatches,
 		"update":      updateEnrolment,
 		"is open":     selectOpen,
 		"history":     selectEnrolment + "WHERE device = ? ORDER BY enrolment.seq",

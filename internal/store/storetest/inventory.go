@@ -218,6 +218,25 @@ func testHistoryOfNothing(t *testing.T, place Place[Inventory]) {
 	wantError(t, "certificate", err, enrol.ErrNotFound)
 }
 
+// testHistoryAtomic: of a change that fails at its end no event stays.
+func testHistoryAtomic(t *testing.T, place Place[Inventory]) {
+	s := open(t, place)
+	put(t, s, "plc-1")
+	e := requested("plc-1", 1)
+	known := enrol.Event{At: epoch, Device: "plc-1", Enrolment: e.ID, Kind: enrol.EventFailed, Class: enrol.ClassCAMismatch}
+	c := enrol.Change{Enrolment: e, Events: []enrol.Event{known, {At: epoch, Device: "no such device", Enrolment: e.ID}}}
+	if err := s.Commit(context.Background(), c); err == nil {
+		t.Fatal("an event of an unknown device was stored")
+	}
+	for range 2 {
+		h, err := s.History(context.Background(), "plc-1", 0)
+		if err != nil || len(h.Enrolments) != 0 || len(h.Events) != 1 || h.Events[0].Kind != store.EventCommissioned {
+			t.Errorf("%+v, %v", h, err)
+		}
+		s = reopen(t, s, place)
+	}
+}
+
 // testTenures: who held which key when.
 func testTenures(t *testing.T, place Place[Inventory]) {
 	ctx := context.Background()

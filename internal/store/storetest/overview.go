@@ -395,10 +395,15 @@ func testBreaker(t *testing.T, place Place[Overview]) {
 	if _, err := s.UpdateBreaker(ctx, "plant", func(b *enrol.Breaker) bool { b.Strikes = 99; return false }); err != nil {
 		t.Fatal(err)
 	}
-	if b, err = reopen(t, s, place).Breaker(ctx, "plant"); err != nil {
+	s = reopen(t, s, place)
+	if b, err = s.Breaker(ctx, "plant"); err != nil {
 		t.Fatal(err)
 	}
 	same(t, "breaker", b, want)
+	if b, err = s.Breaker(ctx, "other"); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "of another CA", b, enrol.Breaker{CA: "other", State: enrol.BreakerClosed})
 }
 
 // testBreakerRace: what several find out about a CA at once adds up.

@@ -105,56 +105,6 @@ func testSameCertificate(t *testing.T, place Place[Store]) {
 	}
 }
 
-func testMismatches(t *testing.T, place Place[Store]) {
-	ctx := context.Background()
-	s := open(t, place)
-	put(t, s, "plc-1", "plc-2", "plc-3")
-	fail := func(name string, id byte, ca string, class enrol.Class, at time.Time) {
-		t.Helper()
-		e := requested(name, id)
-		e.State, e.CA = enrol.Failed, ca
-		event := enrol.Event{At: at, Device: name, Enrolment: e.ID, Kind: enrol.EventFailed, Class: class}
-		commit(t, s, enrol.Change{Enrolment: e, Events: []enrol.Event{event}})
-	}
-	fail("plc-1", 1, "plant", enrol.ClassCAMismatch, epoch)
-	fail("plc-1", 2, "plant", enrol.ClassCAMismatch, epoch.Add(time.Minute))
-	fail("plc-2", 3, "plant", enrol.ClassCAMismatch, epoch.Add(2*time.Minute))
-	fail("plc-2", 4, "other", enrol.ClassCAMismatch, epoch.Add(3*time.Minute))
-	fail("plc-3", 5, "plant", enrol.ClassCARejected, epoch.Add(4*time.Minute))
-	for range 2 {
-		for _, c := range []struct {
-			ca, except string
-			since      time.Time
-			want       int
-		}{
-			{"plant", "", time.Time{}, 2},
-			{"plant", "", epoch, 2},
-			{"plant", "", epoch.Add(time.Minute), 2},
-			{"plant", "", epoch.Add(time.Minute + time.Microsecond), 1},
-			{"plant", "", epoch.Add(2*time.Minute + time.Microsecond), 0},
-			{"plant", "plc-1", epoch, 1},
-			{"plant", "plc-2", epoch, 1},
-			{"plant", "plc-9", epoch, 2},
-			{"other", "", epoch, 1},
-			{"other", "plc-2", epoch, 0},
-			{"none", "", epoch, 0},
-		} {
-			n, err := s.Mismatches(ctx, c.ca, c.except, c.since, epoch.AddDate(1, 0, 0))
-			if err != nil || n != c.want {
-				t.Errorf("CA %s except %q since %v: %d, %v, want %d", c.ca, c.except, c.since, n, err, c.want)
-			}
-		}
-		// What a clock that was ahead has recorded is not counted before its time.
-		for to, want := range map[time.Duration]int{-time.Microsecond: 0, 0: 1, 2*time.Minute - time.Microsecond: 1, 2 * time.Minute: 2} {
-			n, err := s.Mismatches(ctx, "plant", "", time.Time{}, epoch.Add(to))
-			if err != nil || n != want {
-				t.Errorf("until %v: %d, %v, want %d", to, n, err, want)
-			}
-		}
-		s = reopen(t, s, place)
-	}
-}
-
 // testAliasing holds that only a commit changes what is stored.
 func testAliasing(t *testing.T, place Place[Store]) {
 	s := open(t, place)

@@ -4,6 +4,9 @@ CREATE TABLE breaker (
     state TEXT NOT NULL CHECK (json_valid(state))
 ) STRICT, WITHOUT ROWID;
 
+-- They are no longer derived from the history.
+DROP INDEX event_mismatch;
+
 -- When a device first proved its identity here.
 ALTER TABLE device ADD COLUMN reached_at INTEGER;
 UPDATE device SET reached_at = coalesce(
