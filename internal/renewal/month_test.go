@@ -174,12 +174,10 @@ func (m *month) judge(name string, due, end, now time.Time) time.Duration {
 // at does something so long after the begin.
 func (m *month) at(after time.Duration, do func()) {
 	go func() {
-		time.Sleep(m.begin.Add(after).Sub(time.Now()))
+		time.Sleep(time.Until(m.begin.Add(after)))
 		do()
 	}()
 }
-
-const simHour = time.Hour
 
 // The days on which something happens to all.
 const (
@@ -226,7 +224,7 @@ func (m *month) everybody() {
 
 // some have devices go wrong, a few always and a few at times.
 func (m *month) some(days int) {
-	random := rand.New(rand.NewPCG(7, 11)) //nolint:gosec // a simulation's
+	random := rand.New(rand.NewPCG(7, 11))
 	for i, name := range m.plant.Names {
 		device := m.plant.Devices[name]
 		switch i % 20 {
@@ -239,7 +237,7 @@ func (m *month) some(days int) {
 		case 2, 5, 13, 17:
 			for range days / 4 {
 				from := time.Duration(random.Float64() * float64(days) * float64(day))
-				length := time.Duration((1 + 29*random.Float64()) * float64(simHour))
+				length := time.Duration((1 + 29*random.Float64()) * float64(time.Hour))
 				kinds := []enroltest.FaultKind{enroltest.Unreachable, enroltest.DiskFull, enroltest.HookFailing, enroltest.Restarting}
 				m.trouble(name, from, length, kinds[random.IntN(len(kinds))])
 			}

@@ -15,7 +15,7 @@ import (
 // steady is a fleet in which each device is somewhere between the receipt of
 // its certificate and its renewal.
 func steady(n int, life time.Duration, w fleet.Window) []renewal.Row {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's
+	random := rand.New(rand.NewPCG(1, 2))
 	rows := make([]renewal.Row, n)
 	for i := range rows {
 		point := w.From + (w.To-w.From)*random.Float64()

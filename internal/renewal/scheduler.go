@@ -210,8 +210,8 @@ func (s *Scheduler) demote(now time.Time) {
 // long as there are any.
 func (s *Scheduler) choose() laneName {
 	crowded := len(s.lanes[laneSound]) > 0 && s.doubtful >= max(1, s.bounds.Devices/2)
-	for _, name := range turns[s.turn%len(turns)] {
-		if len(s.lanes[name]) > 0 && !(crowded && name.doubtful()) {
+	for _, name := range order(s.turn) {
+		if len(s.lanes[name]) > 0 && (!crowded || !name.doubtful()) {
 			return name
 		}
 	}

@@ -152,7 +152,7 @@ func TestDays(t *testing.T) {
 	for _, name := range value[[]renewal.Row](t)(d.store.Rows(context.Background(), "", 0)) {
 		d.runner.Run(context.Background(), name.Name, false)
 	}
-	random := rand.New(rand.NewPCG(3, 5)) //nolint:gosec // a simulation's
+	random := rand.New(rand.NewPCG(3, 5))
 	for hour := time.Duration(0); hour < time.Duration(*realDays)*24*time.Hour; hour += step {
 		d.forward(step)
 		now := d.clmClock.now()

@@ -119,7 +119,7 @@ func usualTime(ctx context.Context, inventory inventory) (time.Duration, error) 
 	_, steps, err := inventory.Tallies(ctx)
 	for _, step := range steps {
 		if step.Name == renewal.StepTotal && step.N > 0 {
-			return step.Sum / time.Duration(step.N), err //nolint:gosec // a number of enrolments
+			return step.Sum / time.Duration(step.N), err
 		}
 	}
 	return defaultTook, err

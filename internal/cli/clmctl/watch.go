@@ -113,7 +113,7 @@ func (w *watching) options(ctx context.Context, view bool, stop func()) (tui.Opt
 			Renew: w.wish, Pause: w.act(store.EventPaused), Resume: w.act(store.EventResumed), Release: w.act(store.EventReleased),
 		}
 	}
-	_, shortest, err := w.source.inventory.Patience(ctx, w.Now())
+	_, shortest, err := w.source.Patience(ctx, w.Now())
 	if err != nil {
 		return o, err
 	}
@@ -229,9 +229,9 @@ func (w *watching) act(kind enrol.EventKind) tui.Act {
 
 func (w *watching) decide(ctx context.Context, kind enrol.EventKind, action store.Action) error {
 	if kind == store.EventReleased {
-		return w.source.inventory.Release(ctx, action)
+		return w.source.Release(ctx, action)
 	}
-	return w.source.inventory.SetPaused(ctx, action, kind == store.EventPaused)
+	return w.source.SetPaused(ctx, action, kind == store.EventPaused)
 }
 
 // screenObserver tells the dashboard how the loop goes on.
@@ -311,7 +311,7 @@ func (a *app) followEvents(ctx context.Context, inventory inventory) error {
 // endOf is nil for what a signal has cut off.
 func endOf(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // nothing is wrong
 	}
 	return err
 }

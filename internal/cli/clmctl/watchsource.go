@@ -37,7 +37,7 @@ func (s *dashboardSource) CAs(ctx context.Context) ([]enrol.Breaker, error) {
 	}
 	var out []enrol.Breaker
 	for _, ca := range slices.Concat(file.inUse(), file.Failover) {
-		b, err := s.inventory.Breaker(ctx, ca.Name)
+		b, err := s.Breaker(ctx, ca.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -51,7 +51,7 @@ const detailEvents = 200
 
 // Detail implements tui.Source.
 func (s *dashboardSource) Detail(ctx context.Context, name string) (tui.Detail, error) {
-	h, err := s.inventory.History(ctx, name, detailEvents)
+	h, err := s.History(ctx, name, detailEvents)
 	if err != nil {
 		return tui.Detail{}, err
 	}

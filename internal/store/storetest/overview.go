@@ -311,7 +311,7 @@ func testTroubles(t *testing.T, place Place[Overview]) {
 	ca := newIssuer(t, "ca")
 	put(t, s, "fine", "fails", "ended", "held", "paused")
 	for i, name := range []string{"fine", "fails", "ended", "paused"} {
-		life := []time.Duration{9, 5, 1, 1}[i] * time.Hour
+		life := []time.Duration{9 * time.Hour, 5 * time.Hour, time.Hour, time.Hour}[i]
 		commit(t, s, complete(requested(name, byte(i+1)), device(t, s, name), ca.issue(t, int64(i+1), name, life), epoch))
 	}
 	fail := func(name string, id byte, after time.Duration, class enrol.Class) {
