@@ -46,6 +46,9 @@ type Overview interface {
 	Troubles(ctx context.Context, now time.Time, limit int) ([]alert.Trouble, int, error)
 	// Tallies returns how often what happened, and how long it took.
 	Tallies(ctx context.Context) ([]renewal.Count, []renewal.Step, error)
+	// Prune deletes at most limit records of what happened before a time and no
+	// audit needs, and returns how many it deleted.
+	Prune(ctx context.Context, before time.Time, limit int) (int, error)
 }
 
 // RunOverview runs the suite of what the overview needs; RunInventory is not
@@ -62,6 +65,7 @@ func RunOverview(t *testing.T, place func(t testing.TB) Place[Overview]) {
 	} {
 		t.Run(name, func(t *testing.T) { test(t, place(t)) })
 	}
+	t.Run("PruneModel", func(t *testing.T) { testPruneModel(t, place) })
 	t.Run("CensusModel", func(t *testing.T) { testCensusModel(t, place) })
 }
 
