@@ -215,6 +215,31 @@ func testReinstate(t *testing.T, place func(t testing.TB) Place[Inventory]) {
 	}
 }
 
+// testDecommissionOverview: nor does who looks at the whole fleet.
+func testDecommissionOverview(t *testing.T, place Place[Overview]) {
+	ctx := context.Background()
+	s := open(t, place)
+	ca := newIssuer(t, "ca")
+	put(t, s, "a", "b")
+	for i, name := range []string{"a", "b"} {
+		commit(t, s, complete(requested(name, byte(i+1)), device(t, s, name), ca.issue(t, int64(i+1), name, time.Hour), epoch))
+	}
+	if err := s.Decommission(ctx, action("a", "")); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := s.Rows(ctx, "", 0)
+	if err != nil || len(rows) != 1 || rows[0].Name != "b" {
+		t.Errorf("rows: %+v, %v", rows, err)
+	}
+	if rows, err = s.RowsOf(ctx, []string{"a", "b"}); err != nil || len(rows) != 1 || rows[0].Name != "b" {
+		t.Errorf("rows by name: %+v, %v", rows, err)
+	}
+	troubles, more, err := s.Troubles(ctx, epoch.Add(2*time.Hour), 10)
+	if err != nil || more != 0 || len(troubles) != 1 || troubles[0].Device != "b" {
+		t.Errorf("troubles: %+v, %d more, %v", troubles, more, err)
+	}
+}
+
 func sealed(r store.Row) store.Row {
 	r.Sealed = []byte("sealed")
 	return r

@@ -62,6 +62,9 @@ func RunOverview(t *testing.T, place func(t testing.TB) Place[Overview]) {
 		"Tallies":     testTallies,
 		"Breaker":     testBreaker,
 		"BreakerRace": testBreakerRace,
+		"PruneAtOnce": testPruneAtOnce,
+
+		"DecommissionOverview": testDecommissionOverview,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, place(t)) })
 	}

@@ -52,6 +52,26 @@ func testPruneModel(t *testing.T, place func(t testing.TB) Place[Overview]) {
 	})
 }
 
+// testPruneAtOnce: what happened at one time goes on over transactions.
+func testPruneAtOnce(t *testing.T, place Place[Overview]) {
+	ctx := context.Background()
+	s := open(t, place)
+	put(t, s, "a")
+	const many = 1100
+	e := requested("a", 1)
+	e.State = enrol.Failed
+	c := enrol.Change{Enrolment: e}
+	for range many {
+		c.Events = append(c.Events, enrol.Event{At: epoch, Device: "a", Kind: enrol.EventWarning})
+	}
+	commit(t, s, c)
+	for _, want := range []int{many - 100, 100, 0} {
+		if n, err := s.Prune(ctx, epoch.Add(time.Hour), many-100); err != nil || n != want {
+			t.Errorf("pruned %d, %v, want %d", n, err, want)
+		}
+	}
+}
+
 // judgePrune prunes until nothing is left to prune, and holds that the tallies
 // do not change by it.
 func judgePrune(t *rapid.T, s Overview, before time.Time, limit int) {
