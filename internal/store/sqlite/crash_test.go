@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(1)
 	}
+	if runAsProcess() {
+		return
+	}
 	os.Exit(m.Run())
 }
 
