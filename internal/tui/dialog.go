@@ -76,7 +76,7 @@ func (m *model) proposeRenew(targets []*item) (d *dialog, refusal string) {
 	case !m.role.Renewing:
 		return nil, "this process does not renew"
 	case len(fit) == 0:
-		return nil, "nothing to renew: paused and quarantined devices are passed over (p resumes, x releases)"
+		return nil, "paused and quarantined devices are not renewed: p resumes, x releases"
 	}
 	d = &dialog{verb: "asked for", act: m.o.Actions.Renew, names: names(fit), title: "Renew " + devices(len(fit)) + " now?"}
 	d.text = append(d.text, m.list(fit), each(len(fit), "It gets a new key pair and a new certificate", "Each gets a new key pair and a new certificate")+

@@ -55,12 +55,16 @@ func (m *model) titleLine() string {
 	}
 	at := m.now.In(m.o.Zone)
 	clock := at.Format("Mon 2 Jan 15:04:05 MST") + " "
-	if l.room() < 50 {
+	role, s := m.roleText()
+	stale := m.stale()
+	if stale != "" {
+		role, s = stale, t.bad
+	}
+	if l.room() < max(50, width(clock)+width(role)+5) {
 		clock = at.Format("15:04:05 MST") + " "
 	}
-	role, s := m.roleText()
-	if stale := m.stale(); stale != "" {
-		role, s = stale, t.bad
+	if stale != "" && l.room() < 50 {
+		clock = "" // it goes on, the data does not
 	}
 	if room := l.room() - width(clock) - 5; room > 8 {
 		l.space(3).put(s, fit(role, room, t.glyphs.ellipsis))
@@ -113,11 +117,14 @@ func (m *model) countLine() string {
 			if f.n == 0 {
 				s = t.dim
 			}
-			if need > 1 {
+			takes := width(count(f.n)) + 1 + len(word)
+			need += takes + how.gap
+			if need > 1+takes+how.gap {
 				l.space(how.gap)
 			}
-			l.put(s, count(f.n)).put("", " ").put(t.dim, word)
-			need += width(count(f.n)) + 1 + len(word) + how.gap
+			if l.room() >= takes {
+				l.put(s, count(f.n)).put("", " ").put(t.dim, word)
+			}
 		}
 		if need-how.gap <= m.w || how.some {
 			return l.String()
@@ -182,7 +189,16 @@ func (m *model) barsLine() string {
 	if l.put(t.dim, "Next "+b.reach()).to(9); l.at > 9 {
 		l.space(1)
 	}
-	l.put(t.accent, strings.Join(sparks(t.glyphs.bars, b.n, most), ""))
+	if sum == 0 {
+		return l.put(t.dim, "no renewals").String()
+	}
+	for k, spark := range sparks(t.glyphs.bars, b.n, most) {
+		if b.n[k] == 0 {
+			l.put(t.dim, t.glyphs.none)
+		} else {
+			l.put(t.accent, spark)
+		}
+	}
 	l.put("", "  "+count(sum)).put(t.dim, each(sum, " renewal", " renewals"))
 	if most > 0 {
 		l.put(t.dim, ", most ").put("", count(most)).put(t.dim, " at "+m.barTime(at))
@@ -265,12 +281,25 @@ func (m *model) caLine() string {
 		}
 		return l.put(t.warn, "none is configured (clmctl ca add)").String()
 	}
+	// Each gets what it takes, up to its share and what the next ones leave.
+	const gap = 3
+	words := make([]string, len(m.cas))
+	needs := make([]int, len(m.cas))
 	for i, b := range m.cas {
-		if i > 0 {
-			l.put("", "   ")
+		_, _, words[i] = m.caFacts(b)
+		needs[i] = width(clean(b.CA, m.o.ASCII)) + width(words[i]) + 3 + gap
+	}
+	room := l.room() + gap
+	for i, b := range m.cas {
+		mine := room
+		for _, next := range needs[i+1:] {
+			mine -= min(next, room/(len(m.cas)-i))
 		}
-		glyph, s, words := m.caFacts(b)
-		l.put(s, glyph).put("", " "+clean(b.CA, m.o.ASCII)).put(t.dim, " "+words)
+		room -= min(mine, needs[i])
+		end := l.at + min(mine, needs[i])
+		glyph, s, _ := m.caFacts(b)
+		l.put(s, glyph).put("", " "+clean(b.CA, m.o.ASCII)+" ")
+		l.put(t.dim, fitMiddle(words[i], end-gap-l.at, t.glyphs.ellipsis)).to(end)
 	}
 	return l.String()
 }

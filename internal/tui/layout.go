@@ -102,6 +102,9 @@ func (m *model) tiny() []string {
 	c := m.census
 	var out []string
 	add := func(s style, text string) { out = append(out, m.theme.line(m.w).put(s, text).String()) }
+	if stale := m.stale(); stale != "" {
+		add(m.theme.bad, stale)
+	}
 	switch {
 	case m.leaving:
 		add(m.theme.warn, "finishing "+devices(len(m.work)))

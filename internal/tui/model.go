@@ -78,6 +78,8 @@ type model struct {
 	filter     field
 	filtering  bool
 	dialog     *dialog
+	drawn      string // the screen as it is; "": something on it has changed
+	same       bool   // the message that is being answered changes nothing on it
 	notice     string
 	noticeBad  bool
 	noticeTill time.Time
@@ -111,8 +113,12 @@ func (m *model) tick() tea.Cmd {
 
 // Update implements tea.Model.
 func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	m.same = false
 	cmd := m.update(msg)
 	m.settle()
+	if !m.same {
+		m.drawn = ""
+	}
 	return m, cmd
 }
 
@@ -194,7 +200,10 @@ func (m *model) selected() *item {
 
 // View implements tea.Model.
 func (m *model) View() tea.View {
-	v := tea.NewView(m.screen())
+	if m.drawn == "" {
+		m.drawn = m.screen()
+	}
+	v := tea.NewView(m.drawn)
 	v.AltScreen = true
 	v.WindowTitle = m.windowTitle()
 	return v

@@ -2,7 +2,9 @@ package tui
 
 import (
 	"context"
+	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,5 +83,33 @@ func TestLeaving(t *testing.T) {
 	feed(t, m, startedWork("plc-000001.bilbao"))
 	if press(t, m, "q", "q"); !m.gone {
 		t.Error("a second q does not leave")
+	}
+}
+
+// TestSameScreen: what changes nothing is not drawn again, and what changes
+// something is.
+func TestSameScreen(t *testing.T) {
+	t.Parallel()
+	p := newPlant(50)
+	m := screenOf(t, options(p), 80, 24)
+	m.View()
+	run(t, m, m.poll(true))
+	if m.drawn == "" {
+		t.Error("the screen is drawn again though all was read before")
+	}
+	p.mu.Lock()
+	p.census.Expired += 10
+	p.mu.Unlock()
+	m.View()
+	run(t, m, m.poll(true))
+	if m.View(); !strings.Contains(m.drawn, count(p.census.Expired)) {
+		t.Errorf("no %d on the screen:\n%s", p.census.Expired, m.drawn)
+	}
+	p.mu.Lock()
+	p.err = errors.New("database is locked")
+	p.mu.Unlock()
+	run(t, m, m.poll(true))
+	if m.View(); !strings.Contains(m.drawn, "database is locked") {
+		t.Errorf("a failed reading does not show:\n%s", m.drawn)
 	}
 }

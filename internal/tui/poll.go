@@ -2,6 +2,7 @@ package tui
 
 import (
 	"context"
+	"reflect"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -166,6 +167,7 @@ func readNewest(ctx context.Context, src Source, after int64, started, plain boo
 
 func (m *model) answered(a answer) tea.Cmd {
 	r := &m.reads[a.of]
+	m.same = r.err == nil && a.err == nil && !r.good.IsZero() && m.shows(a.value)
 	r.busy, r.err = false, a.err
 	if a.err != nil {
 		return nil
@@ -185,6 +187,22 @@ func (m *model) answered(a answer) tea.Cmd {
 		return m.happened(v)
 	}
 	return nil
+}
+
+// shows reports whether what was read is on the screen already, as it mostly is.
+func (m *model) shows(value any) bool {
+	switch v := value.(type) {
+	case renewal.Census:
+		v.At = m.census.At
+		return v == m.census
+	case []enrol.Breaker:
+		return reflect.DeepEqual(v, m.cas)
+	case bars:
+		return reflect.DeepEqual(v, m.bars)
+	case newest:
+		return len(v.entries) == 0
+	}
+	return false
 }
 
 // happened takes in new events.

@@ -60,7 +60,7 @@ func New(o Options) *Dashboard {
 func (d *Dashboard) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	options := []tea.ProgramOption{tea.WithContext(ctx), tea.WithInput(d.o.In), tea.WithOutput(d.o.Out), tea.WithoutSignalHandler(), tea.WithFPS(30)}
+	options := []tea.ProgramOption{tea.WithContext(ctx), tea.WithInput(d.o.In), tea.WithOutput(d.o.Out), tea.WithoutSignalHandler(), tea.WithFPS(20)}
 	if d.o.Environ != nil {
 		options = append(options, tea.WithEnvironment(d.o.Environ))
 	}

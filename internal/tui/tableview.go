@@ -26,7 +26,9 @@ func (m *model) columns(w int) []column {
 	note := column{by: byFailure, title: "LAST ERROR", put: m.putFailure}
 	labels := column{by: byLabels, title: "LABELS", put: m.putLabels}
 	address := column{by: byAddress, title: "ADDRESS", width: 21, put: m.putAddress}
-	if w < 40 {
+	// Names are cut before the column of times goes.
+	name.width = max(8, min(name.width, w-gutter-state.width-ends.width-2*gap))
+	if w < gutter+10+state.width+ends.width+2*gap {
 		name.width = max(8, w-gutter-state.width-gap)
 		return []column{name, state}
 	}

@@ -109,6 +109,17 @@ func fit(s string, columns int, ellipsis string) string {
 	return ansi.Truncate(s, columns, ellipsis)
 }
 
+// fitMiddle cuts cleaned text to a number of columns so that its beginning and
+// its end are seen: the end of an error says most.
+func fitMiddle(s string, columns int, ellipsis string) string {
+	head := columns/2 - width(ellipsis)
+	if width(s) <= columns || head < 8 {
+		return fit(s, columns, ellipsis)
+	}
+	head = width(fit(s, head, ""))
+	return fit(s, head, "") + ellipsis + ansi.TruncateLeft(s, width(s)-(columns-head-width(ellipsis)), "")
+}
+
 // wrap breaks cleaned text into lines of at most so many columns; words that
 // are longer are broken.
 func wrap(s string, columns int) []string {

@@ -30,6 +30,7 @@ type glyphs struct {
 	dot        string // between facts
 	down, up   string // sort order
 	bars       []string
+	none       string // for a bar of nothing
 	block      string // of a bar
 	full, rest string // of a meter
 	tick       string // on a meter
@@ -86,8 +87,8 @@ func components(hex string) style {
 func unicodeGlyphs() glyphs {
 	return glyphs{
 		ellipsis: "…", rule: "─", fence: "│", cursor: "▌", mark: "✓", dot: "·", down: "↓", up: "↑",
-		bars:  []string{" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"},
-		block: "▇", full: "━", rest: "─", tick: "┃",
+		bars: []string{" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"},
+		none: "·", block: "▇", full: "━", rest: "─", tick: "┃",
 		status: [statuses]string{quarantined: "■", expired: "✗", failing: "▲", unenrolled: "○", due: "◔", operational: "●", paused: "‖"},
 		spin:   []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"},
 		caUp:   "●", caDown: "✗", caTrying: "◔",
@@ -97,8 +98,8 @@ func unicodeGlyphs() glyphs {
 func asciiGlyphs() glyphs {
 	return glyphs{
 		ellipsis: "~", rule: "-", fence: "|", cursor: ">", mark: "*", dot: "-", down: "v", up: "^",
-		bars:  []string{" ", ".", ".", ":", ":", "+", "+", "#", "#"},
-		block: "#", full: "=", rest: "-", tick: "|",
+		bars: []string{" ", ".", ".", ":", ":", "+", "+", "#", "#"},
+		none: " ", block: "#", full: "=", rest: "-", tick: "|",
 		status: [statuses]string{quarantined: "#", expired: "x", failing: "!", unenrolled: "o", due: "~", operational: "+", paused: "="},
 		spin:   []string{"|", "/", "-", "\\"},
 		caUp:   "+", caDown: "x", caTrying: "~",

@@ -58,7 +58,11 @@ func (a *app) runWatch(ctx context.Context, s *site, view bool) (err error) {
 	if !clikit.IsTerminal(a.In) || !clikit.IsTerminal(a.Out) || a.Getenv("TERM") == "dumb" || a.Getenv("TERM") == "" {
 		return a.followEvents(ctx, inventory)
 	}
-	w := &watching{app: a, site: s, source: &dashboardSource{inventory: inventory, site: s, now: a.Now}}
+	source, err := a.newDashboardSource(s, inventory)
+	if err != nil {
+		return err
+	}
+	w := &watching{app: a, site: s, source: source}
 	return w.show(ctx, view)
 }
 
@@ -106,7 +110,7 @@ func (w *watching) show(ctx context.Context, view bool) error {
 func (w *watching) options(ctx context.Context, view bool, stop func()) (tui.Options, error) {
 	o := tui.Options{
 		Source: w.source, Role: tui.Role{ReadOnly: view}, Title: w.title(), Now: w.Now, Zone: time.Local, In: w.In, Out: w.Out,
-		NoColour: w.Getenv("NO_COLOR") != "", ASCII: !utf8Locale(w.Getenv), Stop: stop,
+		NoColour: w.Getenv("NO_COLOR") != "", ASCII: !unicodeTerminal(w.Getenv), Stop: stop,
 	}
 	if !view {
 		o.Actions = tui.Actions{
@@ -136,8 +140,12 @@ func (w *watching) title() string {
 	return identity.Identity.Name
 }
 
-// utf8Locale reports whether the terminal is told to be UTF-8, as POSIX has it.
-func utf8Locale(getenv func(string) string) bool {
+// unicodeTerminal reports whether the terminal is told to be UTF-8, as POSIX has
+// it, and has the characters: the font of the Linux console has few.
+func unicodeTerminal(getenv func(string) string) bool {
+	if getenv("TERM") == "linux" {
+		return false
+	}
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if v := strings.ToLower(getenv(name)); v != "" {
 			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")

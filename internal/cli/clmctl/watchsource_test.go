@@ -1,0 +1,48 @@
+package clmctl
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+)
+
+// TestReplacedInventory: a dashboard that stays open does not go on showing an
+// inventory that nobody else has.
+func TestReplacedInventory(t *testing.T) {
+	t.Parallel()
+	a := &app{}
+	a.Now = time.Now
+	s := &site{dir: dataDir(t.TempDir())}
+	inventory, err := s.dir.inventory(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = inventory.Close() }()
+	source, err := a.newDashboardSource(s, inventory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := source.Census(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path := s.dir.path(inventoryFile)
+	if err := os.Rename(path, path+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := source.Census(t.Context()); !errors.Is(err, errReplaced) {
+		t.Errorf("it is gone: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("restored"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := source.Census(t.Context()); !errors.Is(err, errReplaced) {
+		t.Errorf("it is another one: %v", err)
+	}
+	if err := os.Rename(path+".old", path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := source.Census(t.Context()); err != nil {
+		t.Errorf("it is back: %v", err)
+	}
+}
