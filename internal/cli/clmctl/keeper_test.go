@@ -5,16 +5,20 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/alert"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
+	"github.com/edgeclm/edgeclm/internal/notify"
 	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store/oslock"
 )
@@ -162,6 +166,74 @@ func TestLoopsPass(t *testing.T) {
 			t.Errorf("step %d: %+v", i, s.Pass)
 		}
 	}
+}
+
+// messages is a notify.Channel that counts them.
+type messages struct{ atomic.Int64 }
+
+// Name implements notify.Channel.
+func (*messages) Name() string { return "test" }
+
+// Send implements notify.Channel.
+func (m *messages) Send(context.Context, notify.Message) error {
+	m.Add(1)
+	return nil
+}
+
+// tellingKeeper has a disk that is full, and a channel; its clock goes.
+func tellingKeeper(t *testing.T) (*keeper, *messages) {
+	t.Helper()
+	k, told := testKeeper(t, nil), &messages{}
+	k.Now = time.Now
+	k.notifier = &notify.Notifier{
+		Dir: k.site.dir.path(notifyDir), Channels: []notify.Channel{told}, Thresholds: alert.Thresholds{DiskFree: math.MaxUint64},
+		Now: time.Now, Jitter: func() float64 { return 0 }, Log: k.log,
+	}
+	return k, told
+}
+
+// Beside a loop somebody is told after a minute and not before, the textfile is
+// there at once and again each minute, and history is seen to.
+func TestKeepsBesideALoop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k, told := tellingKeeper(t)
+		k.site.Metrics.Textfile = filepath.Join(t.TempDir(), "edgeclm.prom")
+		stop := k.start(t.Context(), nil)
+		after := func(d time.Duration, messages int64, written bool) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			err := os.Remove(k.site.Metrics.Textfile)
+			if n := told.Load(); n != messages || (err == nil) != written {
+				t.Errorf("%d messages, textfile: %v", n, err)
+			}
+		}
+		after(time.Second, 0, true)
+		after(time.Minute-2*time.Second, 0, false)
+		after(2*time.Second, 1, true)
+		if now := time.Now(); k.pruneDue(now) || !k.pruneDue(now.Add(pruneEvery)) || !k.pruneDue(now.Add(-time.Hour)) {
+			t.Error("history was not seen to, or is for ever")
+		}
+		after(2*time.Minute, 1, true)
+		stop()
+		after(2*time.Minute, 1, false)
+	})
+}
+
+// Beside a pass somebody is told, and nothing else is done.
+func TestTellsBesideAPass(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k, told := tellingKeeper(t)
+		stop := k.startTelling(t.Context())
+		time.Sleep(time.Minute + time.Second)
+		synctest.Wait()
+		stop()
+		if n := told.Load(); n != 1 || !k.pruneDue(time.Now()) {
+			t.Errorf("%d messages", n)
+		}
+	})
 }
 
 // Without configuration nothing is gathered and nothing written, however long it
