@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/enrol/enroltest"
 	"github.com/edgeclm/edgeclm/internal/fleet"
@@ -332,42 +330,4 @@ func TestShortLifetimes(t *testing.T) {
 			t.Errorf("%v: the CA was asked %d times in 20 minutes", lifetime, s.CA.Asked)
 		}
 	}
-}
-
-// TestBreakerAlwaysEndsUp: whatever happens, and whatever the clocks do, the CA
-// is asked again within the longest wait.
-func TestBreakerAlwaysEndsUp(t *testing.T) {
-	t.Parallel()
-	p := enrol.DefaultPolicy()
-	rapid.Check(t, func(rt *rapid.T) {
-		var b enrol.Breaker
-		now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-			now = now.Add(time.Duration(rapid.Int64Range(-1e12, 4e12).Draw(rt, "passed")))
-			if rapid.IntRange(0, 20).Draw(rt, "jump") == 0 {
-				now = now.AddDate(rapid.IntRange(-50, 50).Draw(rt, "years"), 0, 0)
-			}
-			device := fmt.Sprint("plc-", rapid.IntRange(0, 5).Draw(rt, "device"))
-			switch rapid.IntRange(0, 4).Draw(rt, "what") {
-			case 0:
-				b.Succeeded(now, time.Second)
-				if ok, _, probe := b.Allows(now); !ok || probe {
-					rt.Fatalf("not closed by a success: %+v", b)
-				}
-			case 1:
-				b.Probe(now, device)
-			case 2:
-				b.Release(device)
-			default:
-				class := rapid.SampledFrom([]enrol.Class{enrol.ClassCAUnavail, enrol.ClassCARejected, enrol.ClassCAMismatch}).Draw(rt, "class")
-				b.Failed(now, device, &enrol.Fault{Class: class, After: time.Duration(rapid.Int64Range(0, 1e14).Draw(rt, "after")), Err: errors.New("no")}, p)
-			}
-			if ok, until, _ := b.Allows(now); !ok && (!until.After(now) || until.Sub(now) > p.BreakerLongest) {
-				rt.Fatalf("at %s: %+v", now, b)
-			}
-			if len(b.Rejected) > p.BreakerRejected || len(b.Mismatched) > p.BreakerDevice {
-				rt.Fatalf("unbounded: %+v", b)
-			}
-		}
-	})
 }
