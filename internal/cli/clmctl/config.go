@@ -69,6 +69,9 @@ const (
 	maxConfigFile  = 1 << 20 // bytes
 	maxConcurrency = 1024
 	maxProfiles    = 256
+
+	maxBreakerDevices = 1000           // of each kind; the inventory lists them in one record
+	maxBreakerWait    = 24 * time.Hour // a forgotten one is over the next day
 )
 
 // variableConfig names the configuration file in the environment.
@@ -148,7 +151,6 @@ func newViper(data []byte, flags *pflag.FlagSet, s clikit.Streams) (*viper.Viper
 
 // fromViper reads the settings and checks that they make sense together.
 func fromViper(v *viper.Viper) (Config, error) {
-	preset := enrol.DefaultPolicy()
 	c := Config{
 		LogFormat:   v.GetString(keyLogFormat),
 		NoInput:     v.GetBool(keyNoInput),
@@ -164,11 +166,13 @@ func fromViper(v *viper.Viper) (Config, error) {
 			RetryLongest:  v.GetDuration(keyRetryLongest),
 			Poll:          v.GetDuration(keyPoll),
 			HookTries:     v.GetInt(keyHookTries),
-			BreakerDevice: v.GetInt(keyBreakerDevices),
-			BreakerWindow: v.GetDuration(keyBreakerWindow),
 
-			BreakerStrikes: preset.BreakerStrikes, BreakerRejected: preset.BreakerRejected,
-			BreakerFirst: preset.BreakerFirst, BreakerLongest: preset.BreakerLongest,
+			BreakerDevice:   v.GetInt(keyBreakerDevices),
+			BreakerWindow:   v.GetDuration(keyBreakerWindow),
+			BreakerStrikes:  v.GetInt(keyBreakerStrikes),
+			BreakerRejected: v.GetInt(keyBreakerRejected),
+			BreakerFirst:    v.GetDuration(keyBreakerFirst),
+			BreakerLongest:  v.GetDuration(keyBreakerLongest),
 
 			Window: fleet.Window{From: v.GetFloat64(keyWindowFrom), To: v.GetFloat64(keyWindowTo)},
 		},
@@ -227,6 +231,12 @@ func (c Config) validate(v *viper.Viper) error {
 		return fmt.Errorf("%s: at most %d devices at once", keyConcurrency, maxConcurrency)
 	case c.Policy.RetryLongest < c.Policy.RetryFirst:
 		return fmt.Errorf("%s is shorter than %s", keyRetryLongest, keyRetryFirst)
+	case c.Policy.BreakerLongest < c.Policy.BreakerFirst:
+		return fmt.Errorf("%s is shorter than %s", keyBreakerLongest, keyBreakerFirst)
+	case c.Policy.BreakerLongest > maxBreakerWait:
+		return fmt.Errorf("%s: at most %v", keyBreakerLongest, maxBreakerWait)
+	case max(c.Policy.BreakerDevice, c.Policy.BreakerStrikes, c.Policy.BreakerRejected) > maxBreakerDevices:
+		return fmt.Errorf("%s, %s and %s: at most %d devices", keyBreakerDevices, keyBreakerStrikes, keyBreakerRejected, maxBreakerDevices)
 	case c.Policy.Window.From <= 0 || c.Policy.Window.From > c.Policy.Window.To || c.Policy.Window.To >= 1:
 		return fmt.Errorf("%s and %s must be fractions of the lifetime, 0 < from <= to < 1", keyWindowFrom, keyWindowTo)
 	}

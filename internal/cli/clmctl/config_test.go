@@ -112,8 +112,11 @@ func TestConfigReachesEverySetting(t *testing.T) {
 		default:
 			text = "json"
 		}
-		if x.key == keyCARate {
+		switch x.key {
+		case keyCARate:
 			text = "7/h"
+		case keyBreakerFirst: // not longer than the longest
+			text = "7m"
 		}
 		section, name, nested := strings.Cut(x.key, ".")
 		file := section + ": " + text + "\n"
@@ -169,6 +172,14 @@ func TestConfigErrors(t *testing.T) {
 		{"enrolment: {timeout: -1s}\n", "", "enrolment.timeout must be longer than -1s"},
 		{"enrolment: {timeout: 0s}\n", "", "enrolment.timeout must be longer than 0s"},
 		{"enrolment: {retry_first: 2h}\n", "", "enrolment.retry_longest is shorter than enrolment.retry_first"},
+		{"enrolment: {breaker_first: 11m}\n", "", "enrolment.breaker_longest is shorter than enrolment.breaker_first"},
+		{"enrolment: {breaker_longest: 59s}\n", "", "enrolment.breaker_longest is shorter than enrolment.breaker_first"},
+		{"enrolment: {breaker_longest: 25h}\n", "", "enrolment.breaker_longest: at most 24h"},
+		{"enrolment: {breaker_first: 0s}\n", "", "enrolment.breaker_first must be longer than 0s"},
+		{"enrolment: {breaker_strikes: 0}\n", "", "enrolment.breaker_strikes must be at least 1"},
+		{"enrolment: {breaker_strikes: 1001}\n", "", "at most 1000 devices"},
+		{"enrolment: {breaker_rejected: 1001}\n", "", "at most 1000 devices"},
+		{"enrolment: {breaker_devices: 1001}\n", "", "at most 1000 devices"},
 		{"renewal: {window_from: 0.6}\n", "", "0 < from <= to < 1"},
 		{"renewal: {window_to: 1}\n", "", "0 < from <= to < 1"},
 		{"output: xml\n", "", `"xml" is none of`},

@@ -46,6 +46,11 @@ type (
 		HookTries      int           `yaml:"hook_tries"`
 		BreakerDevices int           `yaml:"breaker_devices"`
 		BreakerWindow  time.Duration `yaml:"breaker_window"`
+
+		BreakerStrikes  int           `yaml:"breaker_strikes"`
+		BreakerRejected int           `yaml:"breaker_rejected"`
+		BreakerFirst    time.Duration `yaml:"breaker_first"`
+		BreakerLongest  time.Duration `yaml:"breaker_longest"`
 	}
 	fileRenewal struct {
 		WindowFrom float64 `yaml:"window_from"`

@@ -30,6 +30,10 @@ const (
 	keyHookTries        = "enrolment.hook_tries"
 	keyBreakerDevices   = "enrolment.breaker_devices"
 	keyBreakerWindow    = "enrolment.breaker_window"
+	keyBreakerStrikes   = "enrolment.breaker_strikes"
+	keyBreakerRejected  = "enrolment.breaker_rejected"
+	keyBreakerFirst     = "enrolment.breaker_first"
+	keyBreakerLongest   = "enrolment.breaker_longest"
 	keyWindowFrom       = "renewal.window_from"
 	keyWindowTo         = "renewal.window_to"
 	keyHandshakeTimeout = "device.handshake_timeout"
@@ -101,6 +105,10 @@ func settings() []setting {
 		{key: keyHookTries, value: p.HookTries},
 		{key: keyBreakerDevices, value: p.BreakerDevice},
 		{key: keyBreakerWindow, value: p.BreakerWindow},
+		{key: keyBreakerStrikes, value: p.BreakerStrikes},
+		{key: keyBreakerRejected, value: p.BreakerRejected},
+		{key: keyBreakerFirst, value: p.BreakerFirst},
+		{key: keyBreakerLongest, value: p.BreakerLongest},
 		{key: keyWindowFrom, value: p.Window.From},
 		{key: keyWindowTo, value: p.Window.To},
 		{key: keyHandshakeTimeout, value: coaplink.DefaultHandshakeTimeout},
