@@ -186,9 +186,7 @@ func (m *model) barsLine() string {
 		return l.put(t.dim, "Next").to(9).put(t.dim, t.glyphs.ellipsis).String()
 	}
 	most, at, sum := b.peak()
-	if l.put(t.dim, "Next "+b.reach()).to(9); l.at > 9 {
-		l.space(1)
-	}
+	l.put(t.dim, "Next "+b.reach()).space(1).to(9)
 	if sum == 0 {
 		return l.put(t.dim, "no renewals").String()
 	}

@@ -36,10 +36,19 @@ func newItems(rows []renewal.Row, plain bool) []*item {
 		}
 		out[k] = &item{
 			Row: r, name: clean(r.Name, plain), address: clean(r.Address, plain), asset: clean(r.Asset, plain),
-			labels: l.shown, failure: clean(r.LastError, plain), pairs: l.pairs,
+			labels: l.shown, failure: clean(inRow(r.LastError, r.Name), plain), pairs: l.pairs,
 		}
 	}
 	return out
+}
+
+// inRow is what of an error needs to stand beside the device's name: not what
+// was being done with the device of that name.
+func inRow(failure, name string) string {
+	if _, rest, ok := strings.Cut(failure, name+": "); ok {
+		return rest
+	}
+	return failure
 }
 
 // register is every row that has been read. A device keeps its slot, so that an

@@ -237,7 +237,11 @@ func (m *model) putRenewal(l *line, i *item, w int) {
 }
 
 func (m *model) putFailure(l *line, i *item, w int) {
-	l.put("", fit(i.failure, w, m.theme.glyphs.ellipsis))
+	if w < 28 {
+		l.put("", fit(i.failure, w, m.theme.glyphs.ellipsis))
+		return
+	}
+	l.put("", fitMiddle(i.failure, w, m.theme.glyphs.ellipsis))
 }
 
 func (m *model) putLabels(l *line, i *item, w int) {

@@ -156,7 +156,7 @@ func newPlant(n int) *plant {
 			r.RenewAt = noon.Add(-time.Minute)
 		case i%50 == 13:
 			r.RenewAt, r.NextAttempt = noon.Add(-time.Hour), noon.Add(7*time.Minute)
-			r.LastError, r.Attempts = "device unreachable: no answer from "+r.Address+" within 10 s", 1
+			r.LastError, r.Attempts = "request a CSR: connect to "+r.Name+": device unreachable: no answer from "+r.Address+" within 10 s", 1
 		case i%100 == 21:
 			r.NotAfter, r.LastError = noon.Add(-3*time.Hour), "identity refused: the device proves edgeclm/v1/dev/plc-9/e1.g1"
 		case i%100 == 33:
