@@ -67,7 +67,7 @@ func (m *model) titleLine() string {
 		clock = "" // it goes on, the data does not
 	}
 	if room := l.room() - width(clock) - 5; room > 8 {
-		l.space(3).put(s, fit(role, room, t.glyphs.ellipsis))
+		l.space(3).put(s, fitMiddle(role, room, t.glyphs.ellipsis))
 	}
 	return l.end(t.dim, clock).String()
 }
