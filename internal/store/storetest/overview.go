@@ -63,12 +63,12 @@ func RunOverview(t *testing.T, place func(t testing.TB) Place[Overview]) {
 		"Breaker":     testBreaker,
 		"BreakerRace": testBreakerRace,
 		"PruneAtOnce": testPruneAtOnce,
+		"PruneModel":  testPruneModel,
 
 		"DecommissionOverview": testDecommissionOverview,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, place(t)) })
 	}
-	t.Run("PruneModel", func(t *testing.T) { testPruneModel(t, place) })
 	t.Run("CensusModel", func(t *testing.T) { testCensusModel(t, place) })
 }
 

@@ -14,23 +14,24 @@ import (
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
-// testPruneModel compares with what the whole history of each device says.
-func testPruneModel(t *testing.T, place func(t testing.TB) Place[Overview]) {
-	p := newPool(t)
+// testPruneModel compares with what the whole history of each device says. Each
+// round has devices of its own, beside those of the rounds before.
+func testPruneModel(t *testing.T, place Place[Overview]) {
+	s, all := open(t, place), newPool(t)
+	round := 0
 	rapid.Check(t, func(rt *rapid.T) {
-		s := place(t)(t)
-		defer func() {
-			if err := s.Close(); err != nil {
-				rt.Fatal(err)
-			}
-		}()
+		round++
+		p := &pool{leaves: all.leaves}
+		for _, name := range all.names {
+			p.names = append(p.names, fmt.Sprintf("%s-%d", name, round))
+		}
 		put(t, s, p.names...)
 		for i := range rapid.IntRange(1, 10).Draw(rt, "enrolments") {
 			p.drawPast(rt, t, s, byte(i+1))
 		}
 		for _, name := range p.names {
 			if rapid.Bool().Draw(rt, "works on "+name) {
-				commit(t, s, enrol.Change{Enrolment: requested(name, name[len(name)-1]+100)})
+				commit(t, s, enrol.Change{Enrolment: unique(requested(name, 100))})
 			}
 		}
 		before := epoch.Add(time.Duration(rapid.IntRange(-1, 11).Draw(rt, "before")) * time.Minute)
@@ -104,7 +105,7 @@ func (p *pool) drawPast(rt *rapid.T, t testing.TB, s Overview, id byte) {
 	minute := func(label string) time.Time {
 		return epoch.Add(time.Duration(rapid.IntRange(0, 10).Draw(rt, label)) * time.Minute)
 	}
-	e, d := requested(name, id), device(t, s, name)
+	e, d := unique(requested(name, id)), device(t, s, name)
 	e.State, e.UpdatedAt = enrol.Failed, minute("updated at")
 	if rapid.Bool().Draw(rt, "has certificate") {
 		leaf := p.drawLeaf(rt, "certificate")
@@ -126,6 +127,12 @@ func (p *pool) drawPast(rt *rapid.T, t testing.TB, s Overview, id byte) {
 		c.Events = append(c.Events, event)
 	}
 	commit(t, s, c)
+}
+
+// unique makes the ID of an enrolment one of its device.
+func unique(e *enrol.Enrolment) *enrol.Enrolment {
+	copy(e.ID[1:], e.Device)
+	return e
 }
 
 func history(t *rapid.T, s Overview, name string) store.History {
