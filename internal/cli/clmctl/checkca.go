@@ -20,7 +20,7 @@ func (c *checkup) checkAuthorities(ctx context.Context) {
 		c.failError("CA", "clmctl ca add URL", err)
 		return
 	}
-	for i, ca := range file.Authorities {
+	for i, ca := range file.all() {
 		check := "CA " + ca.Name
 		c.checkPinned(check, ca)
 		c.checkChallenge(check, ca)

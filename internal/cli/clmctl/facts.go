@@ -28,7 +28,9 @@ type records interface {
 }
 
 // maxTroubles is how many devices in trouble are read; the census counts all.
-const maxTroubles = 50
+// Those that expired first stand in front: with less, the scrap of a large plant
+// would leave no room for what fails today.
+const maxTroubles = 2000
 
 // gathering is the facts as they are gathered.
 type gathering struct {

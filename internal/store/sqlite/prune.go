@@ -18,30 +18,33 @@ type sweep struct{ find, remove string }
 
 // The events that no audit needs; the condition is that of the partial index
 // event_passing.
-const passing = "kind IN ('progress', 'retry', 'warning', 'failed', 'queued', 'not-delivered')"
+const fleeting = "kind IN ('progress', 'retry', 'warning', 'failed', 'queued', 'not-delivered')"
 
-var (
-	oldEvents = sweep{
-		find: `SELECT at, id FROM event WHERE ` + passing + ` AND at < ?1 AND at >= ?2 AND (at > ?2 OR id > ?3)
-			AND (class = '' OR id <> (SELECT max(other.id) FROM event AS other WHERE other.device = event.device AND other.class <> ''))
-			AND NOT EXISTS (SELECT 1 FROM enrolment JOIN device ON device.id = enrolment.device WHERE enrolment.id = event.enrolment AND (
-				enrolment.` + openState + `
-				OR enrolment.seq = (SELECT max(seq) FROM enrolment AS other WHERE other.device = device.id)
-				OR enrolment.certificate = (SELECT id FROM certificate WHERE sha256 = cert_sha256)))
-			ORDER BY at, id LIMIT ?4`,
-		remove: "DELETE FROM event WHERE id = ?",
+// sweeps are in the order in which they have to be done.
+func sweeps() []sweep {
+	return []sweep{
+		{
+			find: `SELECT at, id FROM event WHERE ` + fleeting + ` AND at < ?1 AND at >= ?2 AND (at > ?2 OR id > ?3)
+				AND (class = '' OR id <> (SELECT max(other.id) FROM event AS other WHERE other.device = event.device AND other.class <> ''))
+				AND NOT EXISTS (SELECT 1 FROM enrolment JOIN device ON device.id = enrolment.device WHERE enrolment.id = event.enrolment AND (
+					enrolment.` + openState + `
+					OR enrolment.seq = (SELECT max(seq) FROM enrolment AS other WHERE other.device = device.id)
+					OR enrolment.certificate = (SELECT id FROM certificate WHERE sha256 = cert_sha256)))
+				ORDER BY at, id LIMIT ?4`,
+			remove: "DELETE FROM event WHERE id = ?",
+		},
+		// Where a certificate was issued, the enrolment has the proof of whose it is.
+		{
+			find: `SELECT updated_at, seq FROM enrolment WHERE state = 'failed' AND certificate IS NULL
+				AND updated_at < ?1 AND updated_at >= ?2 AND (updated_at > ?2 OR seq > ?3)
+				AND seq <> (SELECT max(seq) FROM enrolment AS other WHERE other.device = enrolment.device)
+				AND NOT EXISTS (SELECT 1 FROM certificate WHERE certificate.enrolment = enrolment.id)
+				AND NOT EXISTS (SELECT 1 FROM event WHERE event.enrolment = enrolment.id)
+				ORDER BY updated_at, seq LIMIT ?4`,
+			remove: "DELETE FROM enrolment WHERE seq = ?",
+		},
 	}
-	// Where a certificate was issued, the enrolment has the proof of whose it is.
-	oldEnrolments = sweep{
-		find: `SELECT updated_at, seq FROM enrolment WHERE state = 'failed' AND certificate IS NULL
-			AND updated_at < ?1 AND updated_at >= ?2 AND (updated_at > ?2 OR seq > ?3)
-			AND seq <> (SELECT max(seq) FROM enrolment AS other WHERE other.device = enrolment.device)
-			AND NOT EXISTS (SELECT 1 FROM certificate WHERE certificate.enrolment = enrolment.id)
-			AND NOT EXISTS (SELECT 1 FROM event WHERE event.enrolment = enrolment.id)
-			ORDER BY updated_at, seq LIMIT ?4`,
-		remove: "DELETE FROM enrolment WHERE seq = ?",
-	}
-)
+}
 
 // Prune deletes what happened before a time and no audit needs, at most limit
 // records, and returns how many it deleted: the steps, retries, warnings and
@@ -57,7 +60,7 @@ var (
 // anew.
 func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (int, error) {
 	total := 0
-	for _, sw := range []sweep{oldEvents, oldEnrolments} {
+	for _, sw := range sweeps() {
 		n, err := s.prune(ctx, sw, before, limit-total)
 		if total += n; err != nil {
 			return total, fmt.Errorf("prune the history: %w", explain(err))
