@@ -306,7 +306,7 @@ func (m *model) caLine() string {
 func (m *model) largeHeader() []string {
 	n := largeHeader - 1
 	middle := 2*barCount + 5
-	left := max(60, (m.w-middle)*66/100)
+	left := max(60, min(68, (m.w-middle)*66/100))
 	right := m.w - left - middle
 	return beside(n, exactly(m.tiles(left), left, n), exactly(m.chart(middle), middle, n), exactly(m.caList(right), right, n))
 }
@@ -403,7 +403,7 @@ func (m *model) caList(columns int) []string {
 			if k == n-1 && n < len(parts) {
 				part = strings.Join(parts[k:], " ") // cut, and seen to be
 			}
-			out = append(out, t.line(columns).space(2).put(t.dim, fit(part, columns-3, t.glyphs.ellipsis)).String())
+			out = append(out, t.line(columns).space(2).put(t.dim, fitMiddle(part, columns-3, t.glyphs.ellipsis)).String())
 		}
 	}
 	return out
