@@ -27,7 +27,7 @@ type Breaker struct {
 
 	Strikes    int        // devices in a row that found the CA unavailable
 	Rejected   []string   // devices that it has rejected since its last success; bounded
-	Mismatched []Mismatch // devices to which its answers did not fit, lately; bounded
+	Mismatched []Mismatch // devices to which its answers did not fit since its last success; bounded
 	Opened     int        // times in a row that it opened; the wait grows with them
 	OpenedAt   time.Time  // when it opened last; zero while it is closed
 	Until      time.Time  // until when nobody asks the CA; half-open: nobody else; zero while it is closed
@@ -101,11 +101,11 @@ func (b *Breaker) Release(device string) bool {
 // long its answer took. It reports whether that is worth a write.
 func (b *Breaker) Succeeded(now time.Time, took time.Duration) bool {
 	since := now.Sub(b.LastSuccess)
-	if b.closed() && b.Strikes == 0 && len(b.Rejected) == 0 && since >= 0 && since < successEvery {
+	if b.closed() && b.Strikes == 0 && len(b.Rejected)+len(b.Mismatched) == 0 && since >= 0 && since < successEvery {
 		return false
 	}
 	b.close()
-	b.Opened, b.Rejected, b.LastSuccess = 0, nil, now
+	b.Opened, b.Rejected, b.Mismatched, b.LastSuccess = 0, nil, nil, now
 	if b.Latency == 0 {
 		b.Latency = took
 	}
@@ -140,14 +140,14 @@ func (b *Breaker) Failed(now time.Time, device string, f *Fault, p Policy) (blam
 			b.Rejected = append(b.Rejected, device)
 		}
 		blamed = p.BreakerRejected > 0 && len(b.Rejected) >= p.BreakerRejected
-		if opens = opens && b.Class != ClassCAUnavail || blamed; !opens {
-			b.close()
-		}
-	case ClassCAMismatch:
+		opens = b.reopens(blamed)
+	case ClassCAMismatch, ClassCLMVerify:
 		b.Strikes = 0
 		b.mismatch(now, device, p)
-		blamed = p.BreakerDevice > 0 && len(b.Mismatched) >= p.BreakerDevice
-		opens = opens || blamed
+		// Who finds out that it goes on has no fault in it either, whoever it is.
+		again := b.State == BreakerHalfOpen && (b.Class == ClassCAMismatch || b.Class == ClassCLMVerify)
+		blamed = p.BreakerDevice > 0 && (again || len(b.Mismatched) >= p.BreakerDevice)
+		opens = b.reopens(blamed)
 	default:
 		return false
 	}
@@ -156,6 +156,17 @@ func (b *Breaker) Failed(now time.Time, device string, f *Fault, p Policy) (blam
 		b.open(now, f, p)
 	}
 	return blamed
+}
+
+// reopens reports whether an answer that is no certificate opens the breaker:
+// when the CA is to blame, or for one that this had opened already. One that
+// was opened since nobody answered is closed: somebody has.
+func (b *Breaker) reopens(blamed bool) bool {
+	if blamed || b.State == BreakerHalfOpen && b.Class != ClassCAUnavail {
+		return true
+	}
+	b.close()
+	return false
 }
 
 // mismatch keeps the devices of the breaker's window. What is recorded in the

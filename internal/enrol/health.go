@@ -90,14 +90,14 @@ func (s *session) blameCA(ctx context.Context, f *Fault) {
 		return
 	}
 	now := s.r.Now()
-	switch f.Class {
-	case ClassCAUnavail, ClassCARejected, ClassCAMismatch:
+	switch late := f.Uncounted; {
+	case f.Class == ClassCAUnavail, f.Class == ClassCARejected, f.Class == ClassCAMismatch, f.Class == ClassCLMVerify && !late:
 		s.tell(ctx, func(b *Breaker) bool {
 			f.Uncounted = b.Failed(now, s.e.Device, f, s.r.Policy.BreakerFor(s.lifetime()))
 			return true
 		})
 		s.probing = false
-	case ClassCAPending, ClassCLMVerify, ClassClock:
+	case f.Class == ClassCAPending, f.Class == ClassCLMVerify, f.Class == ClassClock:
 		if !s.asked.IsZero() {
 			s.tell(ctx, (*Breaker).Answered)
 			s.probing = false

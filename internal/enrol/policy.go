@@ -32,7 +32,7 @@ func DefaultPolicy() Policy {
 		MaxAttempts: 3, Floor: 10 * time.Minute, ConfirmWithin: 10 * time.Minute,
 		RetryFirst: time.Minute, RetryLongest: time.Hour, Poll: 5 * time.Minute, HookTries: 3,
 		Window:        fleet.DefaultWindow(),
-		BreakerDevice: 2, BreakerWindow: 15 * time.Minute, BreakerStrikes: 3, BreakerRejected: 3,
+		BreakerDevice: 2, BreakerWindow: 24 * time.Hour, BreakerStrikes: 3, BreakerRejected: 3,
 		BreakerFirst: time.Minute, BreakerLongest: 10 * time.Minute,
 	}
 }

@@ -23,7 +23,9 @@ const (
 // where it passes by itself.
 func (c Class) schedule() (first, longest float64) {
 	switch c {
-	case ClassIdentity, ClassCARejected, ClassCAMismatch, ClassCLMVerify, ClassDeviceVerify, ClassCSR, ClassDevice:
+	case ClassCARejected, ClassCAMismatch, ClassCLMVerify:
+		return 30, 4 // others may have the same meanwhile, and then it is the CA's fault
+	case ClassIdentity, ClassDeviceVerify, ClassCSR, ClassDevice:
 		return 5, 4
 	case ClassFull, ClassHook, ClassNotServed:
 		return 5, 2
