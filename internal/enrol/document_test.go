@@ -54,8 +54,11 @@ func TestDocumentedFailures(t *testing.T) {
 }
 
 func wait(d float64) string {
-	text := time.Duration(d).String() // 1h0m0s
-	return strings.TrimSuffix(strings.TrimSuffix(text, "0s"), "0m")
+	text := strings.TrimSuffix(time.Duration(d).String(), "m0s") // of 1h0m0s, 30m0s
+	if hours, whole := strings.CutSuffix(text, "h0"); whole {
+		return hours + "h"
+	}
+	return text + "m"
 }
 
 // TestDocumentedBlame: who refused, and whether it counts, is what errors of

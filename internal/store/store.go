@@ -22,6 +22,9 @@ import (
 var (
 	// ErrVersion is wrapped by Open when a later release wrote the database.
 	ErrVersion = errors.New("written by a later release")
+	// ErrFull is wrapped where the file system of the inventory has no room. What
+	// is stored is whole, but until there is room it may not even be readable.
+	ErrFull = errors.New("no room is left on the inventory's file system")
 	// ErrForeign is wrapped by Open when the file is no inventory at all.
 	ErrForeign = errors.New("not an edgeclm inventory")
 	// ErrInvalid is wrapped when a record breaks a rule of the inventory; it

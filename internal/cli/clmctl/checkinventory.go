@@ -26,6 +26,9 @@ func (c *checkup) checkInventory(ctx context.Context) {
 	case errors.Is(err, store.ErrForeign):
 		c.fail(check, "move the file away, or give another --data-dir", "%v", err)
 		return
+	case errors.Is(err, store.ErrFull):
+		c.fail(check, "make room on its file system: it is whole, and is read again then", "%v", err)
+		return
 	case err != nil:
 		c.fail(check, restore, "%v", err)
 		return

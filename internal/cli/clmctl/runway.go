@@ -78,7 +78,8 @@ func (o runwayOptions) outage(now time.Time) (out fleet.Span, err error) {
 }
 
 func (a *app) runRunway(ctx context.Context, s *site, o runwayOptions) (err error) {
-	outage, err := o.outage(a.Now())
+	now := a.Now()
+	outage, err := o.outage(now)
 	if err != nil {
 		return err
 	}
@@ -91,7 +92,7 @@ func (a *app) runRunway(ctx context.Context, s *site, o runwayOptions) (err erro
 	if err != nil {
 		return err
 	}
-	f, err := s.forecast(ctx, inventory, a.Now(), outage)
+	f, err := s.forecast(ctx, inventory, now, outage)
 	if err != nil {
 		return err
 	}

@@ -64,6 +64,8 @@ func (d dataDir) inventory(ctx context.Context, mustExist bool) (inventory, erro
 		return nil, clikit.WithHint(clikit.Usage("there is no inventory in %s yet", d), "commission devices: clmctl commission manifest.json")
 	case errors.Is(err, store.ErrVersion):
 		return nil, clikit.WithHint(err, "install the release of clmctl that wrote it, or a later one")
+	case errors.Is(err, store.ErrFull):
+		return nil, clikit.WithHint(err, "make room on the file system of "+string(d)+"; nothing is lost")
 	case errors.Is(err, store.ErrForeign):
 		return nil, clikit.WithHint(err, "move the file away, or give another --data-dir")
 	case err != nil:

@@ -190,6 +190,8 @@ func explain(err error) error {
 		return enrol.ErrNotFound
 	case isCode(err, sqlite3.SQLITE_NOTADB):
 		return fmt.Errorf("%w: %w", store.ErrForeign, err)
+	case isCode(err, sqlite3.SQLITE_FULL), isCode(err, sqlite3.SQLITE_IOERR_SHMSIZE): // the latter: where even a reader needs room
+		return fmt.Errorf("%w: %w", store.ErrFull, err)
 	case isCode(err, sqlite3.SQLITE_CONSTRAINT_UNIQUE):
 		return fmt.Errorf("%w: %w", enrol.ErrConflict, err)
 	case isCode(err, sqlite3.SQLITE_CONSTRAINT):
