@@ -122,7 +122,7 @@ func (a *app) runDeviceList(cmd *cobra.Command, o listOptions) (err error) {
 // find yields what is wanted, in the order that is wanted. Only another order
 // than that of the names takes memory for all of it.
 func (o listOptions) find(ctx context.Context, inventory inventory, f store.Filter, now time.Time) (iter.Seq2[fleet.Device, error], error) {
-	wanted := o.wanted(inventory.ListDevices(ctx, f), now)
+	wanted := o.wanted(readAhead(inventory.ListDevices(ctx, f)), now)
 	if o.sort == "name" && !o.last {
 		return wanted, nil
 	}
