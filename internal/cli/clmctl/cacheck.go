@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/scep"
 )
 
@@ -21,7 +22,9 @@ func (a *app) caCheckCommand() *cobra.Command {
 		Short: "Ask each CA whether it answers, and with the certificates that were pinned",
 		Long: `check asks the CA in use, those of a rollover and the failover CAs for their
 capabilities and certificates, as an enrolment does before everything else, and
-holds the answer against what was pinned. No certificate is asked for.`,
+holds the answer against what was pinned. No certificate is asked for: a CA that
+answers may still reject enrolments. Whether it is left alone for that, and why,
+is said too.`,
 		Example: "  clmctl ca check\n  clmctl ca check -o json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.openExisting(cmd)
@@ -58,6 +61,11 @@ type caState struct {
 	NotAfter  string  `json:"not_after"`  // of the pinned certificate that ends first
 	Error     *string `json:"error"`
 
+	// What enrolments found out about it: see the breaker in docs/renewal.md.
+	Breaker     enrol.BreakerState `json:"breaker"`
+	Until       *string            `json:"left_alone_until"` // null: it is not
+	LastFailure *string            `json:"last_failure"`
+
 	err error
 }
 
@@ -66,9 +74,16 @@ func (a *app) runCACheck(ctx context.Context, s *site, f authorityJSON, chosen [
 	t := clikit.Table{Columns: []clikit.Column{
 		{Name: "name"}, {Name: "role"}, {Name: "answer"}, {Name: "latency"}, {Name: "not_after"}, {Name: "error"}, {Name: "url", Wide: true},
 	}}
+	known, done := s.breakers(ctx)
+	defer done()
 	var failures []error
 	for _, ca := range chosen {
 		state := a.checkCA(ctx, s, ca)
+		b := known(ca.Name)
+		state.Breaker, state.Until, state.LastFailure = b.State, optionalTime(b.Until), optional(clikit.OneLine(b.LastError))
+		if b.State != enrol.BreakerClosed {
+			a.note("%s", leftAlone(b))
+		}
 		state.Role = f.role(ca)
 		answer, latency := "no", "-"
 		if state.OK {
@@ -86,6 +101,28 @@ func (a *app) runCACheck(ctx context.Context, s *site, f authorityJSON, chosen [
 		return err
 	}
 	return explainCA(errors.Join(failures...))
+}
+
+// breakers returns who knows the CAs' breakers; without an inventory all are
+// closed. done gives it back.
+func (s *site) breakers(ctx context.Context) (known func(ca string) enrol.Breaker, done func()) {
+	unknown := func(ca string) enrol.Breaker { return enrol.Breaker{CA: ca, State: enrol.BreakerClosed} }
+	inventory, err := s.dir.inventory(ctx, true)
+	if err != nil {
+		return unknown, func() {}
+	}
+	return func(ca string) enrol.Breaker {
+		b, err := inventory.Breaker(ctx, ca)
+		if err != nil {
+			return unknown(ca)
+		}
+		return b
+	}, func() { _ = inventory.Close() } // it was only read
+}
+
+// leftAlone says that a CA is not asked, and why.
+func leftAlone(b enrol.Breaker) string {
+	return fmt.Sprintf("enrolments leave CA %s alone until %s (%s): %s", b.CA, stamp(b.Until), b.Class, clikit.OneLine(b.LastError))
 }
 
 // role is what a CA is there for.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/scep"
 )
 
@@ -25,9 +26,20 @@ func (c *checkup) checkAuthorities(ctx context.Context) {
 		c.checkPinned(check, ca)
 		c.checkChallenge(check, ca)
 		date, skew := c.askCA(ctx, check, ca)
+		c.checkBreaker(ctx, check, ca)
 		if i == 0 {
 			c.caDate, c.caSkew = date, skew
 		}
+	}
+}
+
+// checkBreaker warns of a CA that enrolments leave alone.
+func (c *checkup) checkBreaker(ctx context.Context, check string, ca authority) {
+	if c.inventory == nil {
+		return
+	}
+	if b, err := c.inventory.Breaker(ctx, ca.Name); err == nil && b.State != enrol.BreakerClosed {
+		c.warn(check, "mend what it says; the next enrolment then finds out, and the others follow", "%s", leftAlone(b))
 	}
 }
 

@@ -83,6 +83,7 @@ func (a *app) runBatch(ctx context.Context, s *site, o selection, bounds renewal
 	began, stop := a.Now(), keep.startTelling(ctx)
 	r := a.batch(s, w.worker, bounds, keptWatcher{watch, keep}).run(ctx, p)
 	stop()
+	r.named = len(f.Names) > 0
 	if err := a.renderReport(r); err != nil {
 		return err
 	}

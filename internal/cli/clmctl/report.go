@@ -29,6 +29,7 @@ type report struct {
 	interrupted   bool
 	halt          renewal.Halt
 	delivers      bool // it is of a run that hands over
+	named         bool // its devices were named: those that were skipped are shown
 }
 
 // outcome is what came of one device.
@@ -92,7 +93,7 @@ func (a *app) renderReport(r *report) error {
 	t := clikit.Table{Columns: clikit.Columns("name", "outcome", "error")}
 	text := a.Output == clikit.FormatTable || a.Output == clikit.FormatWide
 	for _, o := range r.Devices {
-		if text && o.Outcome == enrol.OutcomeSkipped && a.Output != clikit.FormatWide {
+		if text && o.Outcome == enrol.OutcomeSkipped && a.Output != clikit.FormatWide && !r.named {
 			continue
 		}
 		t.Rows = append(t.Rows, []string{o.Name, string(o.Outcome), o.reason})

@@ -45,11 +45,15 @@ used meanwhile. Each device's outcome is a line on standard error.`,
 // dueQueue is the inventory as the loop asks it.
 type dueQueue struct {
 	inventory
+	openedFile
 	policy enrol.Policy
 }
 
 // DueJobs implements renewal.Queue.
 func (q dueQueue) DueJobs(ctx context.Context, now time.Time) ([]renewal.Job, error) {
+	if err := q.present(); err != nil {
+		return nil, err
+	}
 	return q.inventory.DueJobs(ctx, store.Filter{}, now, q.policy.LongestWait())
 }
 
@@ -60,7 +64,7 @@ const loopGrace = 5 * time.Minute
 // newLoop puts the loop of run and watch together.
 func (a *app) newLoop(s *site, w *works, watch renewal.Observer, log *slog.Logger) *renewal.Loop {
 	return renewal.NewLoop(renewal.Loop{
-		Queue: dueQueue{w.inventory, w.runner.Policy}, Worker: w.worker, Observer: watch, Bounds: s.bounds(),
+		Queue: dueQueue{w.inventory, s.dir.openedFile(), w.runner.Policy}, Worker: w.worker, Observer: watch, Bounds: s.bounds(),
 		Timeout: s.Timeout, Tick: s.Tick, Grace: loopGrace, Now: a.Now, Log: log,
 	})
 }
@@ -154,7 +158,12 @@ func (*pulse) Started(string) {}
 func (*pulse) Finished(enrol.Result) {}
 
 // Ticked implements renewal.Observer.
-func (p *pulse) Ticked(t renewal.Tick) { p.last.Store(&t) }
+func (p *pulse) Ticked(t renewal.Tick) {
+	// What could not be read is no look, but the first one counts from then on.
+	if t.Err == nil || p.last.Load() == nil {
+		p.last.Store(&t)
+	}
+}
 
 // alive returns why the loop does not work, nil if it does. Before its first
 // look, and after the clock was put back, nobody can tell.

@@ -58,11 +58,7 @@ func (a *app) runWatch(ctx context.Context, s *site, view bool) (err error) {
 	if !clikit.IsTerminal(a.In) || !clikit.IsTerminal(a.Out) || a.Getenv("TERM") == "dumb" || a.Getenv("TERM") == "" {
 		return a.followEvents(ctx, inventory)
 	}
-	source, err := a.newDashboardSource(s, inventory)
-	if err != nil {
-		return err
-	}
-	w := &watching{app: a, site: s, source: source}
+	w := &watching{app: a, site: s, source: a.newDashboardSource(s, inventory)}
 	return w.show(ctx, view)
 }
 

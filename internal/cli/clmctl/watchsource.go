@@ -3,8 +3,6 @@ package clmctl
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -16,26 +14,13 @@ import (
 // dashboardSource is the inventory as the dashboard reads it.
 type dashboardSource struct {
 	inventory
+	openedFile
 	site *site
 	now  func() time.Time
-	file fs.FileInfo // of the inventory, as it was opened
 }
 
-func (a *app) newDashboardSource(s *site, inventory inventory) (*dashboardSource, error) {
-	file, err := os.Stat(s.dir.path(inventoryFile))
-	return &dashboardSource{inventory: inventory, site: s, now: a.Now, file: file}, err
-}
-
-var errReplaced = errors.New("it was removed or replaced: quit, and start again")
-
-// present reports whether the inventory that is open is still the one in its
-// place: one that was removed, or restored from a backup, reads well for ever.
-func (s *dashboardSource) present() error {
-	file, err := os.Stat(s.site.dir.path(inventoryFile))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(file, s.file) {
-		return errReplaced
-	}
-	return err
+func (a *app) newDashboardSource(s *site, inventory inventory) *dashboardSource {
+	return &dashboardSource{inventory: inventory, openedFile: s.dir.openedFile(), site: s, now: a.Now}
 }
 
 var _ tui.Source = (*dashboardSource)(nil)

@@ -8,7 +8,7 @@ import (
 )
 
 // TestReplacedInventory: a dashboard that stays open does not go on showing an
-// inventory that nobody else has.
+// inventory that nobody else has, and a loop does not renew by it.
 func TestReplacedInventory(t *testing.T) {
 	t.Parallel()
 	a := &app{}
@@ -19,10 +19,8 @@ func TestReplacedInventory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = inventory.Close() }()
-	source, err := a.newDashboardSource(s, inventory)
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := a.newDashboardSource(s, inventory)
+	queue := dueQueue{inventory, s.dir.openedFile(), s.Policy}
 	if _, err := source.Census(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -32,6 +30,9 @@ func TestReplacedInventory(t *testing.T) {
 	}
 	if _, err := source.Census(t.Context()); !errors.Is(err, errReplaced) {
 		t.Errorf("it is gone: %v", err)
+	}
+	if _, err := queue.DueJobs(t.Context(), time.Now()); !errors.Is(err, errReplaced) {
+		t.Errorf("the loop goes on: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("restored"), 0o600); err != nil {
 		t.Fatal(err)
