@@ -183,6 +183,8 @@ func (m *model) failureLines(s *sheet, i *item) {
 		s.fact("Failed", "", itoa(i.Attempts)+each(i.Attempts, " enrolment", " enrolments")+" since the last success")
 	}
 	switch {
+	case i.Quarantined && m.o.Actions.Release == nil:
+		s.fact("Next try", s.t.bad, "none: in quarantine, until it is released")
 	case i.Quarantined:
 		s.fact("Next try", s.t.bad, "none: in quarantine, until it is released (x)")
 	case i.NextAttempt.After(m.now):

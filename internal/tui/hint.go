@@ -14,6 +14,8 @@ func hint(c enrol.Class) string {
 		return "The device refused the request: see its own log, and whether its bundle allows the names that are asked for."
 	case enrol.ClassBusy:
 		return "The device is busy or short of something (its disk may be full): devagent status on the device says more."
+	case enrol.ClassFull:
+		return "The device has no room left to store keys and certificates: make room on its disk."
 	case enrol.ClassDeviceVerify:
 		return "The device does not trust the certificate's chain: its trust anchors and the CA in use must fit (clmctl ca rollover)."
 	case enrol.ClassHook:
@@ -22,6 +24,8 @@ func hint(c enrol.Class) string {
 		return "The device has the certificate, its TLS server does not present it: see the reload hook and the endpoint."
 	case enrol.ClassUnconfirmed:
 		return "The device went back before it could be confirmed: the network between CLM and device is poor, or too slow."
+	case enrol.ClassSuperseded:
+		return "This enrolment was given up; the next run begins a new one."
 	case enrol.ClassCSR:
 		return "The device asked for other names or a weaker key than the profile wants: compare its bundle and the profile."
 	case enrol.ClassCLMVerify:
@@ -29,7 +33,7 @@ func hint(c enrol.Class) string {
 	case enrol.ClassCAMismatch:
 		return "The CA's answer does not belong to the request: tell its administrator; nothing was installed."
 	case enrol.ClassCARejected:
-		return "The CA said no: is the challenge still valid, are these names allowed? clmctl ca check asks it."
+		return "The CA said no: is the challenge still valid, are these names allowed?"
 	case enrol.ClassCAUnavail:
 		return "The CA gave no usable answer: clmctl doctor tries it. Nothing is lost while the runway lasts."
 	case enrol.ClassCAPending:
