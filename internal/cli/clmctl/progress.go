@@ -1,6 +1,7 @@
 package clmctl
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -83,7 +84,11 @@ func (w *logWatcher) done(r enrol.Result) {
 	if r.Err != nil {
 		args = append(args, "error", r.Err.Error())
 	}
-	w.log.Info("device done", args...)
+	level := slog.LevelInfo
+	if r.Outcome == enrol.OutcomeFailed {
+		level = slog.LevelWarn
+	}
+	w.log.Log(context.Background(), level, "device done", args...)
 }
 
 // barWatcher draws a bar, and writes a line above it for each device that was
