@@ -12,7 +12,9 @@
 // Diffie-Hellman Groups" (PKC 2003); RFC 9380 (hashing to elliptic curves);
 // draft-irtf-cfrg-pairing-friendly-curves (the curve, its encodings and its
 // security level); D. Boneh, B. Lynn, H. Shacham, "Short Signatures from the
-// Weil Pairing" (the PKG statements).
+// Weil Pairing" (the PKG statements); A. Shamir, "How to Share a Secret", and
+// P. Feldman, "A Practical Scheme for Non-interactive Verifiable Secret Sharing"
+// (a master secret in shares, and keys that are made without it).
 //
 // The package is pure: it reads no clock, file or network, and randomness is
 // handed in. Scalar multiplications with secrets are those of

@@ -18,15 +18,30 @@ type MasterSecret struct {
 
 // Setup draws a master secret for an epoch.
 func Setup(random io.Reader, epoch uint32) (*MasterSecret, error) {
+	s, err := randomScalar(random)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { *s = bls12381.Scalar{} }()
+	b, err := s.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("encode the master secret: %w", err)
+	}
+	defer clear(b)
+	return NewMasterSecret(epoch, b)
+}
+
+// randomScalar draws from [1, r-1], each as likely.
+func randomScalar(random io.Reader) (*bls12381.Scalar, error) {
 	var b [ScalarSize]byte
 	defer clear(b[:])
 	for {
 		if _, err := io.ReadFull(random, b[:]); err != nil {
 			return nil, fmt.Errorf("read random: %w", err)
 		}
-		b[0] &= 0x7f
-		if _, err := parseScalar(b[:]); err == nil {
-			return NewMasterSecret(epoch, b[:])
+		b[0] &= 0x7f // r has 255 bits: nine candidates in ten are accepted
+		if s, err := parseScalar(b[:]); err == nil {
+			return s, nil
 		}
 	}
 }
