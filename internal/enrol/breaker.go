@@ -129,45 +129,41 @@ func (b *Breaker) Answered() bool {
 // of other classes are none of the CA's. It reports whether the failure is to
 // be blamed on the CA and not on the device: when several devices had the same.
 func (b *Breaker) Failed(now time.Time, device string, f *Fault, p Policy) (blamed bool) {
-	opens := b.State == BreakerHalfOpen
+	opens := false
 	switch f.Class {
 	case ClassCAUnavail:
 		b.Strikes++
-		opens = opens || p.BreakerStrikes > 0 && b.Strikes >= p.BreakerStrikes
+		opens = b.State == BreakerHalfOpen || p.BreakerStrikes > 0 && b.Strikes >= p.BreakerStrikes
 	case ClassCARejected:
 		b.Strikes = 0
 		if !slices.Contains(b.Rejected, device) && len(b.Rejected) < p.BreakerRejected {
 			b.Rejected = append(b.Rejected, device)
 		}
 		blamed = p.BreakerRejected > 0 && len(b.Rejected) >= p.BreakerRejected
-		opens = b.reopens(blamed)
+		opens = blamed || b.reopens()
 	case ClassCAMismatch, ClassCLMVerify:
 		b.Strikes = 0
 		b.mismatch(now, device, p)
 		// Who finds out that it goes on has no fault in it either, whoever it is.
 		again := b.State == BreakerHalfOpen && (b.Class == ClassCAMismatch || b.Class == ClassCLMVerify)
 		blamed = p.BreakerDevice > 0 && (again || len(b.Mismatched) >= p.BreakerDevice)
-		opens = b.reopens(blamed)
+		opens = blamed || b.reopens()
 	default:
 		return false
 	}
 	b.LastFailure, b.LastError = now, f.Error()
-	if ok, _, _ := b.Allows(now); opens && (ok || b.State == BreakerHalfOpen) {
+	switch ok, _, _ := b.Allows(now); {
+	case !opens && f.Class != ClassCAUnavail:
+		b.close()
+	case opens && (ok || b.State == BreakerHalfOpen):
 		b.open(now, f, p)
 	}
 	return blamed
 }
 
-// reopens reports whether an answer that is no certificate opens the breaker:
-// when the CA is to blame, or for one that this had opened already. One that
-// was opened since nobody answered is closed: somebody has.
-func (b *Breaker) reopens(blamed bool) bool {
-	if blamed || b.State == BreakerHalfOpen && b.Class != ClassCAUnavail {
-		return true
-	}
-	b.close()
-	return false
-}
+// reopens reports whether an answer that is no certificate keeps the breaker from
+// closing. One that was opened since nobody answered does close: somebody has.
+func (b *Breaker) reopens() bool { return b.State == BreakerHalfOpen && b.Class != ClassCAUnavail }
 
 // mismatch keeps the devices of the breaker's window. What is recorded in the
 // future was recorded by a clock that was wrong, and counts no more.

@@ -90,8 +90,8 @@ func (s *session) blameCA(ctx context.Context, f *Fault) {
 		return
 	}
 	now := s.r.Now()
-	switch late := f.Uncounted; {
-	case f.Class == ClassCAUnavail, f.Class == ClassCARejected, f.Class == ClassCAMismatch, f.Class == ClassCLMVerify && !late:
+	switch {
+	case f.Class == ClassCAUnavail, f.Class == ClassCARejected, f.Class == ClassCAMismatch, f.Class == ClassCLMVerify && !f.Uncounted:
 		s.tell(ctx, func(b *Breaker) bool {
 			f.Uncounted = b.Failed(now, s.e.Device, f, s.r.Policy.BreakerFor(s.lifetime()))
 			return true

@@ -122,10 +122,10 @@ func TestCalendarIsTheWallClock(t *testing.T) {
 			rt.Fatal(err)
 		}
 		from := rapid.IntRange(0, 1439).Draw(rt, "from")
-		to := rapid.IntRange(0, 1440).Filter(func(to int) bool { return to != from }).Draw(rt, "to")
+		to := rapid.IntRange(0, 1440).Filter(func(to int) bool { return to != from && to-from < 1440 }).Draw(rt, "to")
 		c, err := fleet.ParseCalendar([]string{fmt.Sprintf("%02d:%02d-%02d:%02d", from/60, from%60, to/60, to%60)}, zone)
 		if err != nil {
-			rt.Skip("all day")
+			rt.Fatal(err)
 		}
 		at := time.Unix(rapid.Int64Range(1262304000, 1893456000).Draw(rt, "at"), 0).In(zone) // 2010 to 2030
 		minutes := 60*at.Hour() + at.Minute()

@@ -24,9 +24,6 @@ func manyNames(n int) []string {
 }
 
 func TestThousandPerFolder(t *testing.T) {
-	if testing.Short() {
-		t.Skip("issues more than a thousand bundles")
-	}
 	c := initPKG(t)
 	o := withCLM(t, c) // the CLM is the first of the first thousand
 	alice := newParty(t)

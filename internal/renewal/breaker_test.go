@@ -1,9 +1,7 @@
 package renewal_test
 
 import (
-	"context"
 	"crypto/x509"
-	"log/slog"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -12,21 +10,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/enrol/enroltest"
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/renewal"
 )
-
-// keep runs the loop over a plant for some days.
-func (m *month) keep(days int) {
-	limits := fleet.Limits{Rate: m.rate}
-	runner := m.plant.Runner(enrol.DefaultPolicy())
-	runner.Health, runner.Gate, runner.Limits, runner.Planned = m.plant.Store, m.gate, limits, m.plant.Store
-	ctx, cancel := context.WithCancel(context.Background())
-	m.at(time.Since(m.begin)+time.Duration(days)*day, cancel)
-	renewal.NewLoop(renewal.Loop{
-		Queue: m, Worker: runner, Observer: m, Bounds: renewal.Limit(16, limits), Timeout: 5 * time.Minute,
-		Tick: 30 * time.Second, Grace: time.Minute, Now: m.now, Log: slog.New(slog.DiscardHandler),
-	}).Run(ctx, nil)
-}
 
 // states counts the devices with a valid certificate, and those in quarantine.
 func (m *month) states() (operational, quarantined int) {

@@ -257,6 +257,19 @@ func (m *month) trouble(name string, from, length time.Duration, kind enroltest.
 	})
 }
 
+// keep runs the loop over a plant for some days.
+func (m *month) keep(days int) {
+	limits := fleet.Limits{Rate: m.rate}
+	runner := m.plant.Runner(enrol.DefaultPolicy())
+	runner.Health, runner.Gate, runner.Limits, runner.Planned = m.plant.Store, m.gate, limits, m.plant.Store
+	ctx, cancel := context.WithCancel(context.Background())
+	m.at(time.Since(m.begin)+time.Duration(days)*day, cancel)
+	renewal.NewLoop(renewal.Loop{
+		Queue: m, Worker: runner, Observer: m, Bounds: renewal.Limit(16, limits), Timeout: 5 * time.Minute,
+		Tick: 30 * time.Second, Grace: time.Minute, Now: m.now, Log: slog.New(slog.DiscardHandler),
+	}).Run(ctx, nil)
+}
+
 // TestMonth: devices that are unreachable, slow, full, cloned or whose hooks
 // fail; a CA that is down for twelve hours, then again and again for one, and
 // that takes a third of what was agreed; a clock that is put forward and back.
@@ -266,17 +279,9 @@ func TestMonth(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMonth(t, *fleetSize)
-		limits := fleet.Limits{Rate: m.rate}
-		runner := m.plant.Runner(enrol.DefaultPolicy())
-		runner.Gate, runner.Limits, runner.Planned = m.gate, limits, m.plant.Store
 		m.everybody()
 		m.some(*fleetDays)
-		ctx, cancel := context.WithCancel(context.Background())
-		m.at(time.Duration(*fleetDays)*day, cancel)
-		renewal.NewLoop(renewal.Loop{
-			Queue: m, Worker: runner, Observer: m, Bounds: renewal.Limit(16, limits), Timeout: 5 * time.Minute,
-			Tick: 30 * time.Second, Grace: time.Minute, Now: m.now, Log: slog.New(slog.DiscardHandler),
-		}).Run(ctx, nil)
+		m.keep(*fleetDays)
 		m.close()
 		time.Sleep(time.Duration(*fleetDays) * day) // until what was to happen has happened
 	})

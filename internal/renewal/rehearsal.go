@@ -128,11 +128,7 @@ func Rehearse(b Bounds, now time.Time, jobs []Job, took time.Duration) (starts [
 	r := rehearse(b, now, took)
 	r.started = func(j Job, at time.Time) { starts = append(starts, Start{j, at}) }
 	r.s.Offer(now, jobs)
-	for r.s.Waiting() > 0 && r.s.Halted() == HaltNone {
-		if r.run(now.Add(forEver), len(jobs)) == 0 {
-			break
-		}
-	}
+	r.run(now.Add(forEver), len(jobs))
 	return starts, r.s.Left(), r.s.Halted()
 }
 

@@ -2,12 +2,10 @@ package clmctl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
-	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
@@ -51,30 +49,27 @@ type plannedView struct {
 const plannedHours = 24
 
 // runDry shows what a run would do, and does nothing.
-func (a *app) runDry(ctx context.Context, s *site, o selection, bounds renewal.Bounds, plan planner) (err error) {
+func (a *app) runDry(ctx context.Context, s *site, o selection, bounds renewal.Bounds, plan planner) error {
 	f, err := o.filter()
 	if err != nil {
 		return err
 	}
-	inventory, err := s.dir.inventory(ctx, true)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, inventory.Close()) }()
-	p, err := plan(ctx, inventory, f)
-	if err != nil {
-		return err
-	}
-	took, err := usualTime(ctx, inventory)
-	if err != nil {
-		return err
-	}
-	now := a.Now()
-	counts, err := inventory.Renewals(ctx, now, time.Hour, plannedHours)
-	if err != nil {
-		return err
-	}
-	return a.renderDryRun(newDryRunView(p, bounds, now, took, counts))
+	return s.dir.withInventory(ctx, func(inventory inventory) error {
+		p, err := plan(ctx, inventory, f)
+		if err != nil {
+			return err
+		}
+		took, err := usualTime(ctx, inventory)
+		if err != nil {
+			return err
+		}
+		now := a.Now()
+		counts, err := inventory.Renewals(ctx, now, time.Hour, plannedHours)
+		if err != nil {
+			return err
+		}
+		return a.renderDryRun(newDryRunView(p, bounds, now, took, counts))
+	})
 }
 
 func newDryRunView(p *plan, bounds renewal.Bounds, now time.Time, took time.Duration, planned []int) *dryRunView {
@@ -116,15 +111,13 @@ func whyDue(j renewal.Job, now time.Time) string {
 		return "its certificate expired"
 	case j.Failing:
 		return "its last try failed"
-	case !fleet.Waits(j.Due, now, forEver):
+	case !j.Due.After(now):
 		return "it is due for renewal"
 	case j.Force:
 		return "as you asked, before it is due"
 	}
 	return "its enrolment is unfinished"
 }
-
-const forEver = 1<<63 - 1
 
 func (a *app) renderDryRun(v *dryRunView) error {
 	t := clikit.Table{Columns: clikit.Columns("name", "why", "due_since", "not_after", "starts_at")}

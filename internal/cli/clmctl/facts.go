@@ -3,7 +3,6 @@ package clmctl
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"time"
 
@@ -94,20 +93,13 @@ func clockDoubt(now time.Time, f alert.Facts) string {
 }
 
 func (g *gathering) authorities(ctx context.Context) error {
-	file, err := g.site.dir.authorities()
-	if errors.Is(err, errNoCA) {
-		return nil
-	}
+	cas, err := g.site.dir.knownCAs(ctx, g.records)
 	if err != nil {
 		return err
 	}
 	known := map[string]bool{}
-	for _, ca := range file.all() {
-		b, err := g.records.Breaker(ctx, ca.Name)
-		if err != nil {
-			return fmt.Errorf("read the breaker of CA %s: %w", ca.Name, err)
-		}
-		g.facts.CAs = append(g.facts.CAs, b)
+	for _, ca := range cas {
+		g.facts.CAs = append(g.facts.CAs, ca.breaker)
 		certificates, err := ca.pins()
 		if err != nil {
 			return err

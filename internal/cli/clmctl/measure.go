@@ -100,21 +100,13 @@ func (k *keeper) certificates(ctx context.Context, now time.Time) (*metrics.Cert
 
 // health describes the CAs.
 func (k *keeper) health(ctx context.Context) ([]metrics.Authority, error) {
-	file, err := k.site.dir.authorities()
-	if errors.Is(err, errNoCA) {
-		return nil, nil
-	}
+	known, err := k.site.dir.knownCAs(ctx, k.records)
 	if err != nil {
 		return nil, err
 	}
 	var out []metrics.Authority
-	for _, ca := range file.all() {
-		b, err := k.records.Breaker(ctx, ca.Name)
-		if err != nil {
-			return nil, fmt.Errorf("read the breaker of CA %s: %w", ca.Name, err)
-		}
-		a := metrics.Authority{Breaker: b, Role: file.role(ca), Rate: perSecond(k.site.Limits.Rate)}
-		a.CA = ca.Name
+	for _, ca := range known {
+		a := metrics.Authority{Breaker: ca.breaker, Role: ca.role, Rate: perSecond(k.site.Limits.Rate)}
 		certificates, err := ca.pins()
 		if err != nil {
 			return nil, err

@@ -3,7 +3,6 @@ package clmctl
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -77,26 +76,23 @@ func (o runwayOptions) outage(now time.Time) (out fleet.Span, err error) {
 	return out, err
 }
 
-func (a *app) runRunway(ctx context.Context, s *site, o runwayOptions) (err error) {
+func (a *app) runRunway(ctx context.Context, s *site, o runwayOptions) error {
 	now := a.Now()
 	outage, err := o.outage(now)
 	if err != nil {
 		return err
 	}
-	inventory, err := s.dir.inventory(ctx, true)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, inventory.Close()) }()
-	rows, err := inventory.Rows(ctx, "", 0)
-	if err != nil {
-		return err
-	}
-	f, err := s.forecast(ctx, inventory, now, outage)
-	if err != nil {
-		return err
-	}
-	return a.renderRunway(newRunwayView(f, f.Of(rows), rows, o.by))
+	return s.dir.withInventory(ctx, func(inventory inventory) error {
+		rows, err := inventory.Rows(ctx, "", 0)
+		if err != nil {
+			return err
+		}
+		f, err := s.forecast(ctx, inventory, now, outage)
+		if err != nil {
+			return err
+		}
+		return a.renderRunway(newRunwayView(f, f.Of(rows), rows, o.by))
+	})
 }
 
 // forecast is the question of what becomes of the fleet in an outage.

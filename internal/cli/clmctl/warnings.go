@@ -13,20 +13,21 @@ func (a *app) warnings() *slog.Logger {
 	if a.LogFormat == "json" || a.Verbose {
 		return a.Logger(a.Err)
 	}
-	return slog.New(warner{a: a})
+	return slog.New(sayer{say: func(_ slog.Level, text string) { a.warn("%s", text) }})
 }
 
-// warner writes records of level warning and above as warnings.
-type warner struct {
-	a     *app
+// sayer is a slog.Handler for people who asked for no log: it says records of
+// level warning and above in a sentence.
+type sayer struct {
+	say   func(level slog.Level, text string)
 	attrs []slog.Attr
 }
 
 // Enabled implements slog.Handler.
-func (warner) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+func (sayer) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
 
 // Handle implements slog.Handler.
-func (w warner) Handle(_ context.Context, r slog.Record) error {
+func (s sayer) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
 	b.WriteString(r.Message)
 	add := func(x slog.Attr) bool {
@@ -37,18 +38,18 @@ func (w warner) Handle(_ context.Context, r slog.Record) error {
 		}
 		return true
 	}
-	for _, x := range w.attrs {
+	for _, x := range s.attrs {
 		add(x)
 	}
 	r.Attrs(add)
-	w.a.warn("%s", b.String())
+	s.say(r.Level, b.String())
 	return nil
 }
 
 // WithAttrs implements slog.Handler.
-func (w warner) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return warner{w.a, append(w.attrs[:len(w.attrs):len(w.attrs)], attrs...)}
+func (s sayer) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return sayer{s.say, append(s.attrs[:len(s.attrs):len(s.attrs)], attrs...)}
 }
 
 // WithGroup implements slog.Handler; nobody uses groups here.
-func (w warner) WithGroup(string) slog.Handler { return w }
+func (s sayer) WithGroup(string) slog.Handler { return s }

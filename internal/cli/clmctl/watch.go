@@ -83,7 +83,8 @@ func (w *watching) show(ctx context.Context, view bool) error {
 		return err
 	}
 	w.screen = tui.New(o)
-	w.log = slog.New(remarks{w.screen})
+	// While the screen belongs to the dashboard, warnings are remarks on it.
+	w.log = slog.New(sayer{say: func(level slog.Level, text string) { w.screen.Remark(clikit.OneLine(text), level >= slog.LevelError) }})
 	w.hurry = make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
@@ -249,30 +250,6 @@ func (o screenObserver) Finished(r enrol.Result) { o.screen.Finished(r.Device) }
 
 // Ticked implements renewal.Observer.
 func (o screenObserver) Ticked(t renewal.Tick) { o.screen.Queued(t.Due) }
-
-// remarks is a slog.Handler for as long as the screen belongs to the dashboard:
-// warnings and errors become remarks on it.
-type remarks struct{ screen *tui.Dashboard }
-
-// Enabled implements slog.Handler.
-func (remarks) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
-
-// Handle implements slog.Handler.
-func (h remarks) Handle(_ context.Context, r slog.Record) error {
-	text := r.Message
-	r.Attrs(func(a slog.Attr) bool {
-		text += " " + a.Key + "=" + a.Value.String()
-		return true
-	})
-	h.screen.Remark(clikit.OneLine(text), r.Level >= slog.LevelError)
-	return nil
-}
-
-// WithAttrs implements slog.Handler; remarks are short.
-func (h remarks) WithAttrs([]slog.Attr) slog.Handler { return h }
-
-// WithGroup implements slog.Handler.
-func (h remarks) WithGroup(string) slog.Handler { return h }
 
 // followed is how many events a pipe begins with, and pageOfEvents how many are
 // read at once.

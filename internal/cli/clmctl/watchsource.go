@@ -2,7 +2,6 @@ package clmctl
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -36,20 +35,13 @@ func (s *dashboardSource) Census(ctx context.Context) (renewal.Census, error) {
 // CAs implements tui.Source; the file is read anew each time, since a CA may be
 // added while the dashboard is open.
 func (s *dashboardSource) CAs(ctx context.Context) ([]enrol.Breaker, error) {
-	file, err := s.site.dir.authorities()
-	switch {
-	case errors.Is(err, errNoCA):
-		return nil, nil
-	case err != nil:
+	known, err := s.site.dir.knownCAs(ctx, s)
+	if err != nil {
 		return nil, err
 	}
 	var out []enrol.Breaker
-	for _, ca := range slices.Concat(file.inUse(), file.Failover) {
-		b, err := s.Breaker(ctx, ca.Name)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, b)
+	for _, ca := range known {
+		out = append(out, ca.breaker)
 	}
 	return out, nil
 }

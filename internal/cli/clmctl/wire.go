@@ -74,6 +74,15 @@ func (d dataDir) inventory(ctx context.Context, mustExist bool) (inventory, erro
 	return s, nil
 }
 
+// withInventory opens the inventory, which must exist, for one use.
+func (d dataDir) withInventory(ctx context.Context, use func(inventory) error) error {
+	devices, err := d.inventory(ctx, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(devices), devices.Close())
+}
+
 // works is the machinery of a run: the core with its adapters.
 type works struct {
 	runner    *enrol.Runner  // at the CA in use

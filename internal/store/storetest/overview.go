@@ -54,7 +54,7 @@ type Overview interface {
 // RunOverview runs the suite of what the overview needs; RunInventory is not
 // part of it.
 func RunOverview(t *testing.T, place func(t testing.TB) Place[Overview]) {
-	for name, test := range map[string]func(*testing.T, Place[Overview]){
+	runEach(t, place, map[string]func(*testing.T, Place[Overview]){
 		"Reached":     testReached,
 		"Rows":        testRows,
 		"Entries":     testEntries,
@@ -66,9 +66,7 @@ func RunOverview(t *testing.T, place func(t testing.TB) Place[Overview]) {
 		"PruneModel":  testPruneModel,
 
 		"DecommissionOverview": testDecommissionOverview,
-	} {
-		t.Run(name, func(t *testing.T) { test(t, place(t)) })
-	}
+	})
 	t.Run("CensusModel", func(t *testing.T) { testCensusModel(t, place) })
 }
 

@@ -81,7 +81,7 @@ type Place[S Store] func(t testing.TB) S
 
 // Run runs the suite of every store. place makes a new, empty place.
 func Run(t *testing.T, place func(t testing.TB) Place[Store]) {
-	for name, test := range map[string]func(*testing.T, Place[Store]){
+	runEach(t, place, map[string]func(*testing.T, Place[Store]){
 		"NotFound":          testNotFound,
 		"RoundTrip":         testRoundTrip,
 		"ZeroRoundTrip":     testZeroRoundTrip,
@@ -120,16 +120,14 @@ func Run(t *testing.T, place func(t testing.TB) Place[Store]) {
 		"DeliveryBundle":    testDeliveryBundle,
 		"DeliveryRace":      testDeliveryRace,
 		"Sightings":         testSightings,
-	} {
-		t.Run(name, func(t *testing.T) { test(t, place(t)) })
-	}
+	})
 	t.Run("Model", func(t *testing.T) { testModel(t, place) })
 }
 
 // RunInventory runs the suite of what the command line needs; Run is not part
 // of it.
 func RunInventory(t *testing.T, place func(t testing.TB) Place[Inventory]) {
-	for name, test := range map[string]func(*testing.T, Place[Inventory]){
+	runEach(t, place, map[string]func(*testing.T, Place[Inventory]){
 		"List":              testList,
 		"ListStops":         testListStops,
 		"Pause":             testPause,
@@ -149,9 +147,14 @@ func RunInventory(t *testing.T, place func(t testing.TB) Place[Inventory]) {
 		"Decommission":      testDecommission,
 		"DecommissionStops": testDecommissionStops,
 		"DecommissionLists": testDecommissionLists,
-	} {
-		t.Run(name, func(t *testing.T) { test(t, place(t)) })
-	}
+	})
 	t.Run("Reinstate", func(t *testing.T) { testReinstate(t, place) })
 	t.Run("DueModel", func(t *testing.T) { testDueModel(t, place) })
+}
+
+// runEach runs each test in a place of its own.
+func runEach[S Store](t *testing.T, place func(t testing.TB) Place[S], tests map[string]func(*testing.T, Place[S])) {
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) { test(t, place(t)) })
+	}
 }
