@@ -129,7 +129,7 @@ func (b *Breaker) Answered() bool {
 // of other classes are none of the CA's. It reports whether the failure is to
 // be blamed on the CA and not on the device: when several devices had the same.
 func (b *Breaker) Failed(now time.Time, device string, f *Fault, p Policy) (blamed bool) {
-	opens := false
+	var opens bool
 	switch f.Class {
 	case ClassCAUnavail:
 		b.Strikes++
