@@ -70,7 +70,7 @@ func (p *PKG) Anchor(r AnchorRequest) (*Stated, error) {
 
 // state signs a set.
 func (p *PKG) state(s *Stated) (data []byte, err error) {
-	data, s.Payload, err = s.Set.Marshal(p.Params(), p.master)
+	data, s.Payload, err = s.Set.Marshal(p.Params(), p.authority)
 	if errors.Is(err, bundle.ErrFormat) {
 		err = fmt.Errorf("%w: %w", ErrRequest, err)
 	}

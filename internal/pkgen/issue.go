@@ -59,7 +59,7 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	if len(rows) == 0 {
 		return nil, ctx.Err()
 	}
-	if err := m.finish(p.Ledger.Head(), p.master); err != nil {
+	if err := m.finish(p.Ledger.Head(), p.authority); err != nil {
 		return nil, err
 	}
 	issued := &Issued{Rows: rows, Ledger: p.Ledger.Head()}
@@ -106,13 +106,13 @@ func (p *PKG) issueChunk(m *medium, jobs []job, lab bool) ([]bundle.Row, error) 
 // seal extracts the key of a job and seals its bundle.
 func (p *PKG) seal(j *job) (Fact, []byte, error) {
 	id := j.bundle.Identity
-	key, err := p.master.Extract(id)
+	key, err := p.authority.Extract(id)
 	if err != nil {
 		return Fact{}, nil, err
 	}
 	b := j.bundle
 	b.Key = key
-	sealed, payload, err := bundle.Seal(&b, p.master, j.recipient)
+	sealed, payload, err := bundle.Seal(&b, p.authority, j.recipient)
 	key.Destroy()
 	if err != nil {
 		return Fact{}, nil, err

@@ -9,18 +9,19 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/hashlog"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 )
 
-// PKG is an open PKG: it holds the master secret and the lock of its
+// PKG is an open PKG: it holds what makes keys and statements, and the lock of its
 // directory. It is not safe for concurrent use.
 type PKG struct {
 	Config
-	Ledger *Ledger
-	master *ibc.MasterSecret
-	unlock func() error
+	Ledger    *Ledger
+	authority authority
+	unlock    func() error
 }
 
 // InitOptions are the choices that Init makes for good.
@@ -134,8 +135,8 @@ func (c Config) firstEntry(master *ibc.MasterSecret, fact Fact) ([]byte, error) 
 	return data, err
 }
 
-func ledgerSigner(m *ibc.MasterSecret) hashlog.Signer {
-	return func(document []byte) ([]byte, error) { return m.Sign(ibc.KindLedger, document) }
+func ledgerSigner(s bundle.Signer) hashlog.Signer {
+	return func(document []byte) ([]byte, error) { return s.Sign(ibc.KindLedger, document) }
 }
 
 // Open opens a PKG with its passphrase, takes the lock of its directory and
@@ -167,14 +168,16 @@ func (p *PKG) open(passphrase []byte) error {
 		return fmt.Errorf("open %s: %w", p.path(MasterFile), err)
 	}
 	defer clear(plain)
-	if p.master, err = decodeMaster(plain); err != nil {
+	master, err := decodeMaster(plain)
+	if err != nil {
 		return fmt.Errorf("open %s: %w", p.path(MasterFile), err)
 	}
+	p.authority = whole{master}
 	ledger, err := ReadPublic(p.Dir)
 	if err != nil {
 		return err
 	}
-	if own, params := p.master.Params(), ledger.Params; params.ID() != own.ID() || params.Epoch() != own.Epoch() {
+	if own, params := p.authority.Params(), ledger.Params; params.ID() != own.ID() || params.Epoch() != own.Epoch() {
 		return fmt.Errorf("%s: %w: it says params_id %x, the master secret's is %x", p.path(ParamsFile), ErrForeign, params.ID(), own.ID())
 	}
 	p.Ledger = ledger
@@ -190,12 +193,12 @@ func (p *PKG) open(passphrase []byte) error {
 }
 
 // Params returns the public parameters.
-func (p *PKG) Params() *ibc.Params { return p.master.Params() }
+func (p *PKG) Params() *ibc.Params { return p.authority.Params() }
 
 // Close destroys the master secret in memory and releases the lock.
 func (p *PKG) Close() error {
-	if p.master != nil {
-		p.master.Destroy()
+	if p.authority != nil {
+		p.authority.Destroy()
 	}
 	return p.unlock()
 }
@@ -213,7 +216,7 @@ func (p *PKG) record(facts []Fact) error {
 		}
 	}
 	now := p.Now()
-	data, next, err := p.Ledger.Log.State.Append(now, ledgerSigner(p.master), bodies...)
+	data, next, err := p.Ledger.Log.State.Append(now, ledgerSigner(p.authority), bodies...)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package pkgen
 
 import (
 	"cmp"
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
@@ -198,7 +197,7 @@ func (p *PKG) passphraseRecipient(id ibc.Identity, passphrase []byte, workFactor
 	if len(passphrase) == 0 {
 		return nil, fmt.Errorf("%w: neither a recipient nor a passphrase to seal it to", ErrRequest)
 	}
-	key, err := p.derive("edgeclm/v1/passphrase-recipient", sha256.Size)
+	key, err := p.authority.Derive("edgeclm/v1/passphrase-recipient", sha256.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -218,17 +217,10 @@ func (p *PKG) passphraseRecipient(id ibc.Identity, passphrase []byte, workFactor
 // that an interrupted run is completed with the same PINs, and a lost sheet can
 // be printed again by whoever may issue the key itself again.
 func (p *PKG) pin(id ibc.Identity) (pin.PIN, error) {
-	random, err := p.derive("edgeclm/v1/pin/"+id.String(), pin.Size)
+	random, err := p.authority.Derive("edgeclm/v1/pin/"+id.String(), pin.Size)
 	if err != nil {
 		return pin.PIN{}, err
 	}
 	defer clear(random)
 	return pin.New([pin.Size]byte(random)), nil
-}
-
-// derive returns a key for one purpose from the master secret.
-func (p *PKG) derive(purpose string, size int) ([]byte, error) {
-	s := p.master.Bytes()
-	defer clear(s)
-	return hkdf.Key(sha256.New, s, nil, purpose, size)
 }
