@@ -46,14 +46,15 @@ func Seal(b *Bundle, signer Signer, to Recipient) (sealed []byte, payloadHash Ha
 	}
 	plain := newEnvelope(document, signature, epochs, b.Key)
 	defer clear(plain)
-	if sealed, err = to.seal(plain); err != nil {
+	if sealed, err = to.Seal(plain); err != nil {
 		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w", b.Identity, err)
 	}
 	return sealed, sha256.Sum256(document), nil
 }
 
-// seal encrypts plain to the recipient.
-func (r Recipient) seal(plain []byte) ([]byte, error) {
+// Seal encrypts something to the recipient, of which at most MaxSize bytes may
+// come. Errors wrap ErrFormat.
+func (r Recipient) Seal(plain []byte) ([]byte, error) {
 	to, err := r.age()
 	if err != nil {
 		return nil, err
@@ -149,6 +150,17 @@ func Open(sealed []byte, opener Opener) (*Bundle, error) {
 }
 
 func open(sealed []byte, opener Opener) (*Bundle, error) {
+	plain, err := opener.Unseal(sealed)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return parseEnvelope(plain, opener)
+}
+
+// Unseal decrypts an age file of at most MaxSize bytes. The caller zeroes the
+// result after use. Errors wrap ErrFormat, ErrRecipient or ErrPassphrase.
+func (o Opener) Unseal(sealed []byte) ([]byte, error) {
 	if len(sealed) > MaxSize {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrFormat, MaxSize)
 	}
@@ -156,17 +168,17 @@ func open(sealed []byte, opener Opener) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := age.Decrypt(bytes.NewReader(sealed), opener.identity)
+	r, err := age.Decrypt(bytes.NewReader(sealed), o.identity)
 	if err != nil {
-		return nil, opener.refusal(kinds, err)
+		return nil, o.refusal(kinds, err)
 	}
 	plain := make([]byte, len(sealed)) // the plaintext is shorter than the file
-	defer clear(plain)
 	n, err := io.ReadFull(r, plain)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		clear(plain)
 		return nil, fmt.Errorf("%w: the sealed file is damaged", ErrFormat)
 	}
-	return parseEnvelope(plain[:n], opener)
+	return plain[:n], nil
 }
 
 func parseEnvelope(plain []byte, opener Opener) (*Bundle, error) {
