@@ -142,12 +142,16 @@ func (p *Params) VerifyStatement(kind Kind, document, statement []byte) error {
 
 // statementPoint is H(LP("edgeclm/v1/pkg", kind, params_id, SHA-256(document))).
 func (p *Params) statementPoint(kind Kind, document []byte) (*bls12381.G1, error) {
-	digest := sha256.Sum256(document)
-	msg, err := LP([]byte("edgeclm/v1/pkg"), []byte(kind), p.id[:], digest[:])
+	message, err := p.statementMessage(kind, document)
 	if err != nil {
 		return nil, err
 	}
 	point := new(bls12381.G1)
-	point.Hash(msg, []byte(dstStatement))
+	point.Hash(message, []byte(dstStatement))
 	return point, nil
+}
+
+func (p *Params) statementMessage(kind Kind, document []byte) ([]byte, error) {
+	digest := sha256.Sum256(document)
+	return LP([]byte("edgeclm/v1/pkg"), []byte(kind), p.id[:], digest[:])
 }

@@ -10,11 +10,18 @@ import (
 
 // PartialError names the share whose contribution does not hold: its holder
 // made a mistake, or means ill. It wraps ErrShare.
-type PartialError struct{ Index int }
+type PartialError struct {
+	Index int
+	What  string // that does not hold; "": all of it
+}
 
 // Error implements error.
 func (e *PartialError) Error() string {
-	return fmt.Sprintf("the contribution of share %d does not hold", e.Index)
+	text := fmt.Sprintf("the contribution of share %d does not hold", e.Index)
+	if e.What != "" {
+		text += ": " + e.What
+	}
+	return text
 }
 
 // Is makes errors.Is find ErrShare.
@@ -107,7 +114,7 @@ func (c *Commitments) combine(to *bls12381.G1, partials []Partial) ([]byte, erro
 		case p.Index < 1 || p.Index > c.shares:
 			return nil, fmt.Errorf("%w: there is no share %d of %d", ErrShare, p.Index, c.shares)
 		case err != nil || !pairingsEqual(point, to, c.at(p.Index)):
-			failed = errors.Join(failed, &PartialError{p.Index})
+			failed = errors.Join(failed, &PartialError{Index: p.Index})
 			continue
 		}
 		indices, points = append(indices, p.Index), append(points, point)
