@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -185,9 +186,9 @@ func parseAnchors(data []byte, params *ibc.Params) (*AnchorSet, Hash, error) {
 	if err != nil {
 		return nil, Hash{}, err
 	}
-	var p anchorPayload
-	if err := decode(f.Payload, &p); err != nil {
-		return nil, Hash{}, fmt.Errorf("payload: %w", err)
+	p, err := parseAnchorPayload(f.Payload)
+	if err != nil {
+		return nil, Hash{}, err
 	}
 	// Whose it is goes first: a stranger's says nothing about its signature.
 	if p.ParamsID != Hash(params.ID()) || p.Epoch != params.Epoch() {
@@ -196,11 +197,32 @@ func parseAnchors(data []byte, params *ibc.Params) (*AnchorSet, Hash, error) {
 	if err := params.VerifyStatement(ibc.KindAnchor, f.Payload, f.Signature); err != nil {
 		return nil, Hash{}, err
 	}
-	s := &AnchorSet{ParamsID: p.ParamsID, Epoch: p.Epoch, Serial: p.Serial, Pattern: p.Pattern, Anchors: p.Anchors}
-	if err := s.Validate(); err != nil {
+	if err := p.Validate(); err != nil {
 		return nil, Hash{}, fmt.Errorf("payload: %w", err)
 	}
-	return s, sha256.Sum256(f.Payload), nil
+	return p, sha256.Sum256(f.Payload), nil
+}
+
+func parseAnchorPayload(data []byte) (*AnchorSet, error) {
+	var p anchorPayload
+	if err := decode(data, &p); err != nil {
+		return nil, fmt.Errorf("payload: %w", err)
+	}
+	return &AnchorSet{ParamsID: p.ParamsID, Epoch: p.Epoch, Serial: p.Serial, Pattern: p.Pattern, Anchors: p.Anchors}, nil
+}
+
+// ParseAnchorPayload parses what the PKG shall sign, or has signed; it checks no
+// signature. It must be exactly what Payload returns. Errors wrap ErrFormat or
+// ErrVersion.
+func ParseAnchorPayload(data []byte) (*AnchorSet, error) {
+	s, err := parseAnchorPayload(data)
+	if err != nil {
+		return nil, err
+	}
+	if again, err := s.Payload(); err != nil || !bytes.Equal(again, data) {
+		return nil, fmt.Errorf("anchor statement %d: %w", s.Serial, errors.Join(errNotCanonical, err))
+	}
+	return s, nil
 }
 
 // Names of the files of anchor statements.

@@ -1,9 +1,11 @@
 package bundle
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -85,6 +87,23 @@ func (b *Bundle) Payload() ([]byte, error) {
 		b.Address, b.CLMAddresses, b.Anchors, b.Recipient,
 	})
 }
+
+// ParsePayload parses what the PKG shall sign, or has signed; it checks no
+// signature. It must be exactly what Payload returns, so that nothing in it is
+// signed unseen. Errors wrap ErrFormat or ErrVersion.
+func ParsePayload(data []byte) (*Bundle, error) {
+	b, err := parsePayload(data)
+	if err != nil {
+		return nil, err
+	}
+	if again, err := b.Payload(); err != nil || !bytes.Equal(again, data) {
+		return nil, fmt.Errorf("payload of %s: %w", b.Identity, errors.Join(errNotCanonical, err))
+	}
+	return b, nil
+}
+
+// errNotCanonical is why something is not signed that could be read.
+var errNotCanonical = fmt.Errorf("%w: it is not as this release writes it", ErrFormat)
 
 // parsePayload is the inverse of Payload; it checks no signature.
 func parsePayload(data []byte) (*Bundle, error) {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -31,10 +32,10 @@ type Row struct {
 	PublicKey   string            `json:"public_key"` // Q in lower-case hex
 	Address     string            `json:"address"`    // host:port or ""
 	Labels      map[string]string `json:"labels"`
-	Names       []fleet.Name      `json:"names"`        // certificate names of a device
-	File        string            `json:"file"`         // relative to the manifest, with '/'
-	SHA256      Hash              `json:"sha256"`       // of that file
-	LedgerIndex uint64            `json:"ledger_index"` // of the entry that records the issue
+	Names       []fleet.Name      `json:"names"`           // certificate names of a device
+	File        string            `json:"file"`            // relative to the manifest, with '/'
+	SHA256      Hash              `json:"sha256,omitzero"` // of that file; zero: see SumsName
+	LedgerIndex uint64            `json:"ledger_index"`    // of the entry that records the issue
 }
 
 // Identity returns whose row it is.
@@ -74,9 +75,9 @@ type manifestContent struct {
 
 // Marshal signs the manifest and returns the file: indented JSON.
 func (m *Manifest) Marshal(signer Signer) ([]byte, error) {
-	content, err := json.Marshal(manifestContent{Version, m.Ledger, m.Rows})
+	content, err := m.Content()
 	if err != nil {
-		return nil, fmt.Errorf("encode manifest: %w", err)
+		return nil, err
 	}
 	signature, err := signer.Sign(ibc.KindManifest, content)
 	if err != nil {
@@ -90,6 +91,32 @@ func (m *Manifest) Marshal(signer Signer) ([]byte, error) {
 		return nil, fmt.Errorf("encode manifest: %w: %d bytes", ErrFormat, len(out))
 	}
 	return append(out, '\n'), nil
+}
+
+// Content returns the bytes that the PKG signs.
+func (m *Manifest) Content() ([]byte, error) {
+	content, err := json.Marshal(manifestContent{Version, m.Ledger, m.Rows})
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return content, nil
+}
+
+// ParseManifestContent parses what the PKG of params shall sign; it checks no
+// signature. It must be exactly what Content returns. Errors wrap ErrFormat or
+// ErrVersion.
+func ParseManifestContent(data []byte, params *ibc.Params) (*Manifest, error) {
+	if len(data) > MaxManifestSize {
+		return nil, fmt.Errorf("manifest: %w: more than %d bytes", ErrFormat, MaxManifestSize)
+	}
+	m, err := parseContent(data, params)
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	if again, err := m.Content(); err != nil || !bytes.Equal(again, data) {
+		return nil, fmt.Errorf("manifest: %w", errors.Join(errNotCanonical, err))
+	}
+	return m, nil
 }
 
 // ManifestParams returns the parameters that a manifest claims to be signed
@@ -141,8 +168,12 @@ func parseManifest(data []byte, params *ibc.Params) (*Manifest, error) {
 	if err := params.VerifyStatement(ibc.KindManifest, document.Bytes(), f.Signature); err != nil {
 		return nil, err
 	}
+	return parseContent(f.Content, params)
+}
+
+func parseContent(data []byte, params *ibc.Params) (*Manifest, error) {
 	var c manifestContent
-	if err := decode(f.Content, &c); err != nil {
+	if err := decode(data, &c); err != nil {
 		return nil, err
 	}
 	if len(c.Rows) > MaxRows {

@@ -24,37 +24,70 @@ type Signer interface {
 // it with its key to one recipient. It returns the age file and the SHA-256 of
 // the signed payload, which is what the ledger records.
 func Seal(b *Bundle, signer Signer, to Recipient) (sealed []byte, payloadHash Hash, err error) {
-	b.Recipient = Hash(to.hash)
-	document, err := b.Payload()
+	if b.Key == nil {
+		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w", b.Identity, ibc.ErrKey)
+	}
+	signed, err := Sign(b, signer, to)
 	if err != nil {
 		return nil, Hash{}, err
 	}
-	if b.Key == nil || b.Key.Identity() != b.Identity || b.Key.Params().ID() != b.Params.ID() {
-		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w", b.Identity, ibc.ErrKey)
+	sealed, err = signed.Seal(b.Key)
+	return sealed, signed.Hash, err
+}
+
+// Signed is a bundle that the PKG has signed: all but its key.
+type Signed struct {
+	Hash      Hash // SHA-256 of the payload, which is what the ledger records
+	bundle    *Bundle
+	to        Recipient
+	document  []byte
+	signature []byte
+}
+
+// Sign signs the payload of b for one recipient, to whose recipient field it
+// writes. The key is not needed.
+func Sign(b *Bundle, signer Signer, to Recipient) (*Signed, error) {
+	b.Recipient = Hash(to.hash)
+	document, err := b.Payload()
+	if err != nil {
+		return nil, err
 	}
 	signature, err := signer.Sign(ibc.KindBundle, document)
 	if err != nil {
-		return nil, Hash{}, fmt.Errorf("sign bundle of %s: %w", b.Identity, err)
+		return nil, fmt.Errorf("sign bundle of %s: %w", b.Identity, err)
+	}
+	return &Signed{sha256.Sum256(document), b, to, document, signature}, nil
+}
+
+// Seal seals the bundle with its key to its recipient. Errors wrap ibc.ErrKey if
+// the key is another's.
+func (s *Signed) Seal(key *ibc.PrivateKey) (sealed []byte, err error) {
+	b := s.bundle
+	if key.Identity() != b.Identity || key.Params().ID() != b.Params.ID() {
+		return nil, fmt.Errorf("seal bundle of %s: %w", b.Identity, ibc.ErrKey)
 	}
 	var epochs []byte
 	if len(b.Epochs) > MaxEpochs {
-		return nil, Hash{}, fmt.Errorf("%w: %d epoch statements, at most %d are allowed", ErrFormat, len(b.Epochs), MaxEpochs)
+		return nil, fmt.Errorf("%w: %d epoch statements, at most %d are allowed", ErrFormat, len(b.Epochs), MaxEpochs)
 	} else if len(b.Epochs) > 0 {
 		if epochs, err = json.Marshal(successions(b.Epochs)); err != nil {
-			return nil, Hash{}, fmt.Errorf("epoch statements of %s: %w", b.Identity, err)
+			return nil, fmt.Errorf("epoch statements of %s: %w", b.Identity, err)
 		}
 	}
-	plain := newEnvelope(document, signature, epochs, b.Key)
+	plain := newEnvelope(s.document, s.signature, epochs, key)
 	defer clear(plain)
-	if sealed, err = to.Seal(plain); err != nil {
-		return nil, Hash{}, fmt.Errorf("seal bundle of %s: %w", b.Identity, err)
+	if sealed, err = s.to.Seal(plain); err != nil {
+		return nil, fmt.Errorf("seal bundle of %s: %w", b.Identity, err)
 	}
-	return sealed, sha256.Sum256(document), nil
+	return sealed, nil
 }
 
 // Seal encrypts something to the recipient, of which at most MaxSize bytes may
 // come. Errors wrap ErrFormat.
-func (r Recipient) Seal(plain []byte) ([]byte, error) {
+func (r Recipient) Seal(plain []byte) ([]byte, error) { return r.SealWithin(plain, MaxSize) }
+
+// SealWithin is Seal with another bound, in bytes.
+func (r Recipient) SealWithin(plain []byte, limit int) ([]byte, error) {
 	to, err := r.age()
 	if err != nil {
 		return nil, err
@@ -68,7 +101,7 @@ func (r Recipient) Seal(plain []byte) ([]byte, error) {
 	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, err
 	}
-	if out.Len() > MaxSize {
+	if out.Len() > limit {
 		return nil, fmt.Errorf("%w: %d bytes", ErrFormat, out.Len())
 	}
 	return out.Bytes(), nil
@@ -160,9 +193,12 @@ func open(sealed []byte, opener Opener) (*Bundle, error) {
 
 // Unseal decrypts an age file of at most MaxSize bytes. The caller zeroes the
 // result after use. Errors wrap ErrFormat, ErrRecipient or ErrPassphrase.
-func (o Opener) Unseal(sealed []byte) ([]byte, error) {
-	if len(sealed) > MaxSize {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrFormat, MaxSize)
+func (o Opener) Unseal(sealed []byte) ([]byte, error) { return o.UnsealWithin(sealed, MaxSize) }
+
+// UnsealWithin is Unseal with another bound, in bytes.
+func (o Opener) UnsealWithin(sealed []byte, limit int) ([]byte, error) {
+	if len(sealed) > limit {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrFormat, limit)
 	}
 	kinds, err := SealedTo(sealed)
 	if err != nil {

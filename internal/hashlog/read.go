@@ -118,6 +118,54 @@ func (l *Log) verifyHeads(verify Verifier) error {
 	return last
 }
 
+// Extend returns the entries that whole lines would add to the log, and the head
+// to be signed behind them: for whoever signs only what he has read. Each line
+// must be exactly as Append writes it. The log stays as it is. Errors are
+// *LineError, or wrap ErrUnfinished if something stands behind the log's head
+// already.
+func (l *Log) Extend(lines []byte) ([]Entry, Head, error) {
+	if err := l.Finished(); err != nil {
+		return nil, Head{}, err
+	}
+	head, prev := l.State.Head, l.State.last
+	n := 0
+	if len(l.heads) > 0 {
+		n = l.heads[len(l.heads)-1].line
+	}
+	var added []Entry
+	for raw := range bytes.Lines(lines) {
+		n++
+		line, whole := bytes.CutSuffix(raw, []byte("\n"))
+		p, err := parseLine(line)
+		switch {
+		case err != nil:
+		case !whole || len(line) > MaxLine:
+			err = fmt.Errorf("%w: not a whole line of at most %d bytes", ErrFormat, MaxLine)
+		case p.Index == nil:
+			err = fmt.Errorf("%w: a head, not an entry", ErrFormat)
+		case *p.Prev != prev || *p.Index != head.Count+1:
+			err = ErrChain
+		default:
+			err = sameLine(entryLine{p.V, *p.Prev, *p.Index, p.Time, p.Body}, line)
+		}
+		if err != nil {
+			return nil, Head{}, &LineError{n, err}
+		}
+		prev = sha256.Sum256(line)
+		head = Head{*p.Index, prev}
+		added = append(added, Entry{*p.Index, p.Time, p.Body, n})
+	}
+	return added, head, nil
+}
+
+func sameLine(e entryLine, line []byte) error {
+	again, err := marshalLine(e)
+	if err == nil && !bytes.Equal(again, line) {
+		err = fmt.Errorf("%w: not as this release writes it", ErrFormat)
+	}
+	return err
+}
+
 // Advance notes that the bytes which State.Append returned were written.
 func (l *Log) Advance(next State) {
 	l.State = next

@@ -244,6 +244,9 @@ func (f Files) DiscardDir(dir string) error {
 // Sweep removes the temporary files and links that interrupted writes left in
 // dir. The caller holds the lock of whoever writes there.
 func (f Files) Sweep(dir string) error {
+	if f.discards() {
+		return nil // dir need not be there
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("sweep %s: %w", dir, err)
