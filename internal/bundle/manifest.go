@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/edgeclm/edgeclm/internal/fleet"
@@ -146,21 +147,30 @@ func parseManifestFile(data []byte) (*manifestFile, error) {
 // ParseManifest parses a manifest and checks that the PKG of params signed it.
 // Errors wrap ErrFormat, ErrVersion, ErrParams or ibc.ErrSignature.
 func ParseManifest(data []byte, params *ibc.Params) (*Manifest, error) {
-	m, err := parseManifest(data, params)
+	return ParseManifestOf(data, []*ibc.Params{params})
+}
+
+// ParseManifestOf is ParseManifest under those of the parameters that the
+// manifest names: one of several epochs of a PKG, the present one last.
+func ParseManifestOf(data []byte, known []*ibc.Params) (*Manifest, error) {
+	m, err := parseManifest(data, known)
 	if err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	return m, nil
 }
 
-func parseManifest(data []byte, params *ibc.Params) (*Manifest, error) {
+func parseManifest(data []byte, known []*ibc.Params) (*Manifest, error) {
 	f, err := parseManifestFile(data)
 	if err != nil {
 		return nil, err
 	}
-	if f.Params.ID() != params.ID() || f.Params.Epoch() != params.Epoch() {
+	at := slices.IndexFunc(known, f.Params.Equal)
+	if at < 0 {
+		params := known[len(known)-1]
 		return nil, fmt.Errorf("it is %w: its params_id is %x (epoch %d), expected %x (epoch %d)", ErrParams, f.Params.ID(), f.Params.Epoch(), params.ID(), params.Epoch())
 	}
+	params := known[at]
 	var document bytes.Buffer
 	if err := json.Compact(&document, f.Content); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)

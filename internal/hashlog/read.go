@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // State is where a log stands after its last signed head; the zero State is an
@@ -38,11 +39,33 @@ type headAt struct {
 // first line that does not hold; what stands behind the last head is none, but
 // is not among the entries (State.Unfinished, Finished).
 func Read(r io.Reader, verify Verifier) (*Log, error) {
+	return ReadSuccession(r, verify, func(Entry) Verifier { return nil })
+}
+
+// ReadSuccession is Read of a log whose signer changes. next is called with
+// each entry, in order, and returns who signs from there on, nil if that stays as it
+// is: the first head that covers the entry is the last one of the signer
+// before. Of every signer the last head is verified, so that none of them can
+// change what was signed before his time.
+func ReadSuccession(r io.Reader, verify Verifier, next func(Entry) Verifier) (*Log, error) {
 	l := &Log{}
 	if err := l.scan(r); err != nil {
 		return nil, err
 	}
-	if err := l.verifyHeads(verify); err != nil {
+	heads := l.heads
+	for _, e := range l.Entries {
+		successor := next(e)
+		if successor == nil {
+			continue
+		}
+		covers := func(h headAt) bool { return h.head.Count >= e.Index }
+		last := slices.IndexFunc(heads, covers) // there is one: what is not covered is no entry
+		if err := verifyHeads(heads[:last+1], verify); err != nil {
+			return nil, err
+		}
+		heads, verify = heads[last+1:], successor
+	}
+	if err := verifyHeads(heads, verify); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -96,8 +119,10 @@ func (l *Log) scan(r io.Reader) error {
 	}
 }
 
-func (l *Log) verifyHeads(verify Verifier) error {
-	if len(l.heads) == 0 {
+// verifyHeads checks the last of the heads of one signer, which covers
+// everything before it. If it fails, the first that fails is looked for.
+func verifyHeads(heads []headAt, verify Verifier) error {
+	if len(heads) == 0 {
 		return nil
 	}
 	check := func(h headAt) error {
@@ -106,11 +131,11 @@ func (l *Log) verifyHeads(verify Verifier) error {
 		}
 		return nil
 	}
-	last := check(l.heads[len(l.heads)-1])
+	last := check(heads[len(heads)-1])
 	if last == nil {
 		return nil
 	}
-	for _, h := range l.heads {
+	for _, h := range heads {
 		if err := check(h); err != nil {
 			return err
 		}

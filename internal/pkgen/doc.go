@@ -5,7 +5,8 @@
 // Its directory holds
 //
 //	master.age     the master secret, sealed to a passphrase (age scrypt)
-//	params.json    the public parameters
+//	params.json    the public parameters of the present epoch
+//	params/        those of earlier epochs, and the statements that lead on
 //	ledger.jsonl   every issue, hash-chained with signed heads (hashlog)
 //	recovery.age   the private recovery key, sealed too; to be kept elsewhere
 //	recovery.json  the public recovery key
@@ -47,6 +48,11 @@ var (
 	ErrUnknownCLM = errors.New("no such CLM was issued by this PKG")
 	// ErrForeign is wrapped when a file on the medium is not this PKG's.
 	ErrForeign = errors.New("not of this PKG")
+	// ErrEarlierEpoch is wrapped when a device would listen to a CLM that has no
+	// key of the present epoch yet.
+	ErrEarlierEpoch = errors.New("has no key of this epoch yet")
+	// ErrEpochUnfinished is wrapped by VerifyDir when NewEpoch was interrupted.
+	ErrEpochUnfinished = errors.New("the new epoch is not complete")
 	// ErrMedium is wrapped when the medium and its manifest do not agree.
 	ErrMedium = errors.New("medium does not agree with its manifest")
 )

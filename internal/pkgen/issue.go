@@ -31,7 +31,7 @@ type Issued struct {
 // the same content, adds nothing to it: that is how an interrupted run is
 // completed.
 func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*Issued, error) {
-	m, err := openMedium(o.Medium, p.Files, p.Params(), p.Ledger)
+	m, err := openMedium(o.Medium, p.Files, p.Ledger)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package pkgen
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ const (
 	typeInit   = "init"
 	typeIssue  = "issue"
 	typeAnchor = "anchor"
+	typeEpoch  = "epoch"
 )
 
 // Entry is one fact of the ledger.
@@ -31,15 +33,18 @@ type Entry struct {
 }
 
 // Fact is the body of a ledger entry: an "init", which is the first and only
-// one of its kind, an "issue" or an "anchor".
+// one of its kind, an "issue", an "anchor" or an "epoch".
 type Fact struct {
 	Type string `json:"type"`
 	// Lab: it was done on a machine that was not air-gapped.
 	Lab bool `json:"lab,omitempty"`
 
-	// Of an init.
+	// Of an init, and of an epoch.
 	Params   *ibc.Params `json:"params,omitempty"`
-	Recovery *Hash       `json:"recovery_sha256,omitempty"`
+	Recovery *Hash       `json:"recovery_sha256,omitempty"` // of an init
+
+	// Of an epoch: by the master secret before, over ibc.EpochDocument(Params).
+	Statement string `json:"statement,omitempty"` // in hex
 
 	// Of an issue or an anchor: the signed part of the bundle or statement.
 	Payload *Hash `json:"payload_sha256,omitempty"`
@@ -50,6 +55,7 @@ type Fact struct {
 	Address   string            `json:"address,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	Names     []fleet.Name      `json:"names,omitempty"`
+	CLMs      []string          `json:"clms,omitempty"` // that a device listens to
 
 	// Of an anchor.
 	Serial  uint64         `json:"serial,omitempty"`
@@ -59,9 +65,10 @@ type Fact struct {
 
 // Ledger is a ledger that was read and found whole.
 type Ledger struct {
-	Params  *ibc.Params
+	Params  *ibc.Params // of the present epoch
 	Entries []Entry
 	Log     *hashlog.Log
+	chain   []ibc.Succession          // of epochs, from the second to the present one
 	latest  map[bundle.Subject]uint64 // index of the latest issue
 	anchor  uint64                    // index of the latest anchor statement; 0: none
 }
@@ -80,7 +87,8 @@ func ReadParams(path string) (*ibc.Params, error) {
 }
 
 // ReadLedger reads a ledger and checks all of it under the parameters of its
-// PKG: chain, signed heads, and the rules of issuing. A line that does not hold
+// PKG, those of any of its epochs: chain, signed heads, each under the
+// parameters of its time, and the rules of issuing. A line that does not hold
 // is a *hashlog.LineError. What stands behind the last signed head is left
 // out; Ledger.Log tells.
 func ReadLedger(path string, params *ibc.Params) (*Ledger, error) {
@@ -100,22 +108,48 @@ func readLedger(path string, params *ibc.Params) (ledger *Ledger, err error) {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxLedger {
 		return nil, errors.Join(err, errors.New("not a regular file of at most 1 GiB"))
 	}
-	log, err := hashlog.Read(f, func(document, signature []byte) error {
-		return params.VerifyStatement(ibc.KindLedger, document, signature)
+	l := &Ledger{latest: map[bundle.Subject]uint64{}}
+	first := params // until the init entry says whose the first heads are
+	var bad *hashlog.LineError
+	log, err := hashlog.ReadSuccession(f, func(document, signature []byte) error {
+		return first.VerifyStatement(ibc.KindLedger, document, signature)
+	}, func(e hashlog.Entry) hashlog.Verifier {
+		before := l.Params
+		if bad == nil {
+			if err := l.add(e); err != nil {
+				bad = &hashlog.LineError{Line: e.Line, Err: err}
+			}
+		}
+		switch {
+		case l.Params == before:
+			return nil
+		case before == nil:
+			first = l.Params
+			return nil
+		}
+		return verifyHead(l.Params)
 	})
+	var head *hashlog.LineError
+	if bad != nil && (err == nil || errors.As(err, &head) && bad.Line < head.Line) {
+		return nil, bad
+	}
 	if err != nil {
 		return nil, err
-	}
-	l := &Ledger{Params: params, Log: log, latest: map[bundle.Subject]uint64{}}
-	for _, e := range log.Entries {
-		if err := l.add(e); err != nil {
-			return nil, &hashlog.LineError{Line: e.Line, Err: err}
-		}
 	}
 	if len(l.Entries) == 0 {
 		return nil, &hashlog.LineError{Line: 1, Err: errors.New("there is no init entry")}
 	}
+	if !l.has(params) {
+		return nil, &hashlog.LineError{Line: 1, Err: fmt.Errorf("%w: the ledger is that of params_id %x", ErrForeign, first.ID())}
+	}
+	l.Log = log
 	return l, nil
+}
+
+func verifyHead(params *ibc.Params) hashlog.Verifier {
+	return func(document, signature []byte) error {
+		return params.VerifyStatement(ibc.KindLedger, document, signature)
+	}
 }
 
 // add checks the next entry against those before it and adds it.
@@ -134,6 +168,8 @@ func (l *Ledger) add(e hashlog.Entry) error {
 		err = l.checkIssue(entry.Fact)
 	case entry.Type == typeAnchor:
 		err = l.checkAnchor(entry.Fact)
+	case entry.Type == typeEpoch:
+		err = l.checkEpoch(entry.Fact)
 	}
 	if err != nil {
 		return err
@@ -146,6 +182,12 @@ func (l *Ledger) add(e hashlog.Entry) error {
 func (l *Ledger) append(e Entry) {
 	l.Entries = append(l.Entries, e)
 	switch e.Type {
+	case typeInit:
+		l.Params = e.Params
+	case typeEpoch:
+		statement, _ := hex.DecodeString(e.Statement) // it was checked, or made here
+		l.Params = e.Params
+		l.chain = append(l.chain, ibc.Succession{Params: e.Params, Statement: statement})
 	case typeIssue:
 		l.latest[subject(*e.Identity)] = e.Index
 	case typeAnchor:
@@ -157,15 +199,15 @@ func (l *Ledger) checkInit(f Fact) error {
 	if f.Params == nil || f.Recovery == nil {
 		return fmt.Errorf("%w: an init entry without parameters or recovery key", hashlog.ErrFormat)
 	}
-	if f.Params.ID() != l.Params.ID() || f.Params.Epoch() != l.Params.Epoch() {
-		return fmt.Errorf("%w: the ledger is that of params_id %x", ErrForeign, f.Params.ID())
-	}
 	return nil
 }
 
 func (l *Ledger) checkIssue(f Fact) error {
 	if f.Identity == nil || f.Payload == nil || f.Recipient == nil {
 		return fmt.Errorf("%w: an issue entry without identity, payload or recipient", hashlog.ErrFormat)
+	}
+	if f.Identity.Epoch != l.Params.Epoch() {
+		return fmt.Errorf("%w: %s in epoch %d", ibc.ErrEpoch, f.Identity, l.Params.Epoch())
 	}
 	return l.mayIssue(*f.Identity, *f.Recipient)
 }
@@ -218,7 +260,8 @@ func subject(id ibc.Identity) bundle.Subject {
 }
 
 // ReadPublic reads what needs no secret of a PKG's directory: the ledger, under
-// the parameters beside it.
+// the parameters beside it. While a new epoch is being begun these may still be
+// the ones before; Ledger.Params are the present ones.
 func ReadPublic(dir string) (*Ledger, error) {
 	params, err := ReadParams(filepath.Join(dir, ParamsFile))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -33,10 +33,10 @@ type medium struct {
 
 // openMedium reads the manifest of a medium, if there is one, and holds it to
 // the PKG: one of another PKG, or one that knows more than the ledger, is
-// refused.
-func openMedium(dir string, files keyfile.Files, params *ibc.Params, ledger *Ledger) (*medium, error) {
-	m := &medium{dir: dir, files: files, manifest: &bundle.Manifest{Params: params}, index: map[bundle.Subject]int{}}
-	manifest, err := readManifest(dir, params)
+// refused. One of an earlier epoch becomes one of the present: its rows stay.
+func openMedium(dir string, files keyfile.Files, ledger *Ledger) (*medium, error) {
+	m := &medium{dir: dir, files: files, manifest: &bundle.Manifest{Params: ledger.Params}, index: map[bundle.Subject]int{}}
+	manifest, err := readManifest(dir, ledger.Epochs())
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
 	}
@@ -46,6 +46,7 @@ func openMedium(dir string, files keyfile.Files, params *ibc.Params, ledger *Led
 	if err := ledger.Covers(manifest.Ledger); err != nil {
 		return nil, fmt.Errorf("ledger against %s: %w", filepath.Join(dir, bundle.ManifestName), err)
 	}
+	manifest.Params = ledger.Params
 	m.manifest, m.planned = manifest, len(manifest.Rows)
 	for i, r := range manifest.Rows {
 		m.index[r.Subject()] = i
@@ -53,13 +54,15 @@ func openMedium(dir string, files keyfile.Files, params *ibc.Params, ledger *Led
 	return m, nil
 }
 
-func readManifest(dir string, params *ibc.Params) (*bundle.Manifest, error) {
+// readManifest reads the manifest of a medium and verifies it under those of
+// the parameters that it names.
+func readManifest(dir string, known []*ibc.Params) (*bundle.Manifest, error) {
 	file := filepath.Join(dir, bundle.ManifestName)
 	data, err := keyfile.Read(file, bundle.MaxManifestSize)
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := bundle.ParseManifest(data, params)
+	manifest, err := bundle.ParseManifestOf(data, known)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}

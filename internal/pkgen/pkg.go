@@ -143,10 +143,7 @@ func ledgerSigner(s bundle.Signer) hashlog.Signer {
 // drops what an interrupted run left at the end of its ledger. The caller
 // closes it.
 func Open(c Config, passphrase []byte) (*PKG, error) {
-	if _, err := os.Lstat(c.path(MasterFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w in %s: %w", ErrNoPKG, c.Dir, err)
-	}
-	unlock, err := keyfile.Lock(c.path(lockFile))
+	unlock, err := c.lock()
 	if err != nil {
 		return nil, err
 	}
@@ -157,8 +154,22 @@ func Open(c Config, passphrase []byte) (*PKG, error) {
 	return p, nil
 }
 
+// lock takes the lock of a PKG's directory.
+func (c Config) lock() (unlock func() error, err error) {
+	if _, err := os.Lstat(c.path(ParamsFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w in %s: %w", ErrNoPKG, c.Dir, err)
+	}
+	return keyfile.Lock(c.path(lockFile))
+}
+
 func (p *PKG) open(passphrase []byte) error {
+	if _, err := p.finishEpoch(); err != nil {
+		return err
+	}
 	sealed, err := keyfile.ReadSecret(p.path(MasterFile), maxSmallFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w in %s: %w", ErrNoPKG, p.Dir, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/hashlog"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/pkgen"
@@ -154,8 +153,8 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, string(passphrase), keyfile.ErrPermissions},
-		{"another PKG's parameters", swap(pkgen.ParamsFile), string(passphrase), hashlog.ErrHead},
-		{"another PKG's ledger", swap(pkgen.LedgerFile), string(passphrase), hashlog.ErrHead},
+		{"another PKG's parameters", swap(pkgen.ParamsFile), string(passphrase), pkgen.ErrForeign},
+		{"another PKG's ledger", swap(pkgen.LedgerFile), string(passphrase), pkgen.ErrForeign},
 		{"another PKG's parameters and ledger", func(t *testing.T, dir string) {
 			swap(pkgen.ParamsFile)(t, dir)
 			swap(pkgen.LedgerFile)(t, dir)

@@ -113,7 +113,7 @@ func (p *PKG) planOne(r Request, o IssueOptions) (job, error) {
 	return job{
 		bundle: bundle.Bundle{
 			Identity: id, Params: p.Params(), Names: r.Names,
-			RecoveryHash: p.Ledger.Recovery(), Address: r.Address,
+			RecoveryHash: p.Ledger.Recovery(), Address: r.Address, Epochs: p.Ledger.Succession(),
 		},
 		recipient: *to,
 		pin:       own,
@@ -181,6 +181,10 @@ func (p *PKG) peers(names []string) (peers []bundle.Peer, addresses []string, er
 		last, ok := p.Ledger.Latest(bundle.Subject{Role: ibc.RoleCLM, Name: name})
 		if !ok {
 			return nil, nil, fmt.Errorf("%.70q: %w", name, ErrUnknownCLM)
+		}
+		// Who took the device's bundle over would have no key to meet it again.
+		if last.Identity.Epoch != p.Params().Epoch() {
+			return nil, nil, fmt.Errorf("%s %w, epoch %d", name, ErrEarlierEpoch, p.Params().Epoch())
 		}
 		peers = append(peers, bundle.Peer{Name: name, Epoch: last.Identity.Epoch, Generation: last.Identity.Generation})
 		if last.Address != "" {

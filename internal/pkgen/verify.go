@@ -29,6 +29,9 @@ func VerifyDir(dir string) (*Ledger, error) {
 	if err := ledger.Log.Finished(); err != nil {
 		return nil, fmt.Errorf("ledger %s: %w", c.path(LedgerFile), err)
 	}
+	if err := c.verifyEpochs(ledger); err != nil {
+		return nil, err
+	}
 	recovery, err := readRecovery(c.path(RecoveryPubFile))
 	if err != nil {
 		return nil, err
@@ -49,9 +52,13 @@ func VerifyDir(dir string) (*Ledger, error) {
 // VerifyMedium checks a medium without any secret: the manifest's signature,
 // every row's public key, every bundle file against its hash, and that no other
 // bundle lies there. With a ledger (nil: none at hand) it holds the manifest to
-// it too.
+// it too, which may then be of any of its epochs.
 func VerifyMedium(dir string, params *ibc.Params, ledger *Ledger) (*bundle.Manifest, error) {
-	m, err := readManifest(dir, params)
+	known := []*ibc.Params{params}
+	if ledger != nil && ledger.has(params) {
+		known = ledger.Epochs()
+	}
+	m, err := readManifest(dir, known)
 	if err != nil {
 		return nil, err
 	}

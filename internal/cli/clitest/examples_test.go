@@ -246,11 +246,13 @@ func TestExamplesRun(t *testing.T) {
 	path("clmctl enrol")
 	path("clmctl ca show")
 	path("devagent rollback")
+	const last = "pkg-offline new-epoch" // the media are of the epoch before then
 	for _, x := range all {
-		if !done[x.line] && runs(x) {
+		if !done[x.line] && runs(x) && x.command.CommandPath() != last {
 			try(x)
 		}
 	}
+	path(last)
 }
 
 // expected lists the examples that end otherwise here than with 0, or with 3:

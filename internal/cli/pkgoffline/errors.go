@@ -23,6 +23,8 @@ func explain(err error) error {
 		{pkgen.ErrOtherRecipient, "give the new recipient the next generation of the key: --generation N"},
 		{pkgen.ErrSuperseded, "leave --generation out to issue the latest again"},
 		{pkgen.ErrUnknownCLM, "issue it first: pkg-offline issue --role clm --recipient-file FILE NAME"},
+		{pkgen.ErrEarlierEpoch, "issue it first: pkg-offline issue --role clm --all, or with its --recipient-file"},
+		{pkgen.ErrEpochUnfinished, "run pkg-offline new-epoch again: it completes what was interrupted"},
 		{pkgen.ErrForeign, "use the medium and the files of this PKG, or an empty medium"},
 		{bundle.ErrParams, "use the medium and the files of this PKG, or an empty medium"},
 		{hashlog.ErrUnfinished, "the next pkg-offline issue drops what is behind the last signed head"},

@@ -28,8 +28,8 @@ func (a *app) inspectCommand() *cobra.Command {
 	var o inspectOptions
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "Show what is in a bundle, a manifest, an anchor statement or a params.json",
-		Long: `inspect shows a bundle, a manifest, an anchor statement or parameters. Of a sealed bundle only the
+		Short: "Show what is in a bundle, a manifest, a statement or a params.json",
+		Long: `inspect shows a bundle, a manifest, an anchor or epoch statement, or parameters. Of a sealed bundle only the
 outside is known; with the age key or the passphrase that opens it, inspect
 checks it as a device would and shows all of it but the private key.`,
 		Example: "  pkg-offline inspect pkg/params.json\n  pkg-offline inspect usb/manifest.json",
@@ -62,6 +62,9 @@ func (a *app) runInspect(cmd *cobra.Command, o inspectOptions, path string) erro
 	}
 	if probe.Suite != "" {
 		return a.inspectParams(path, data)
+	}
+	if bundle.IsSuccession(data) {
+		return explain(a.inspectSuccession(path, data))
 	}
 	if bundle.IsAnchorStatement(data) {
 		return explain(a.inspectStatement(path, data))
@@ -153,6 +156,7 @@ type inspectedInside struct {
 	Address      string            `json:"address"`
 	CLMAddresses []string          `json:"clm_addresses"`
 	Anchors      []inspectedAnchor `json:"anchors"`
+	Epochs       []*ibc.Params     `json:"epochs"` // to which its statements lead
 	Recovery     bundle.Hash       `json:"recovery_sha256"`
 	Recipient    bundle.Hash       `json:"recipient_sha256"`
 }
@@ -217,6 +221,10 @@ func inside(b *bundle.Bundle) *inspectedInside {
 		Peers: b.Peers, Names: b.Names, Address: b.Address, CLMAddresses: b.CLMAddresses,
 		Recovery: b.RecoveryHash, Recipient: b.Recipient, Anchors: inspectAnchors(b.Anchors),
 	}
+	in.Epochs = []*ibc.Params{}
+	for _, s := range b.Epochs {
+		in.Epochs = append(in.Epochs, s.Params)
+	}
 	return in
 }
 
@@ -234,6 +242,9 @@ func (in *inspectedInside) fields() []clikit.Field {
 	fields = append(fields, clikit.Field{Name: "clm_addresses", Value: strings.Join(in.CLMAddresses, ", ")})
 	for _, anchor := range in.Anchors {
 		fields = append(fields, clikit.Field{Name: "anchor", Value: anchor.Subject + " sha256:" + anchor.SHA256.String()})
+	}
+	for _, p := range in.Epochs {
+		fields = append(fields, clikit.Field{Name: "epoch_statement", Value: fmt.Sprintf("leads to epoch %d, params_id %x", p.Epoch(), p.ID())})
 	}
 	return append(fields,
 		clikit.Field{Name: "recovery_sha256", Value: in.Recovery.String()},

@@ -46,7 +46,7 @@ func ledgerTable(entries []pkgen.Entry) clikit.Table {
 	}}
 	for _, e := range entries {
 		t.Rows = append(t.Rows, []string{
-			strconv.FormatUint(e.Index, 10), e.Time.Format(time.RFC3339), e.Type, text(e.Identity), e.Address, mark(e.Lab), serial(e.Serial), string(e.Pattern),
+			strconv.FormatUint(e.Index, 10), e.Time.Format(time.RFC3339), e.Type, text(e.Identity), e.Address, mark(e.Lab), serial(e), string(e.Pattern),
 			fleet.FormatLabels(e.Labels), formatNames(e.Names), text(e.Recipient), text(e.Payload),
 		})
 	}
@@ -64,8 +64,13 @@ func text[T interface {
 	return v.String()
 }
 
-// serial is the number of a statement, "" of what is none.
-func serial(n uint64) string {
+// serial is the number of a statement: that of the epoch that it leads to, if it
+// is one; "" of what is none.
+func serial(e pkgen.Entry) string {
+	n := e.Serial
+	if n == 0 && e.Statement != "" {
+		n = uint64(e.Params.Epoch())
+	}
 	if n == 0 {
 		return ""
 	}

@@ -2,10 +2,10 @@ package pkgoffline
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -109,8 +109,12 @@ func (v *verifier) run(o verifyOptions, paths []string) error {
 	return nil
 }
 
-// heldTo checks that everything was of the PKG with a params_id.
+// heldTo checks that everything was of the PKG with a params_id; with a ledger,
+// of whichever epoch.
 func (v *verifier) heldTo(paramsID string) error {
+	if v.ledger != nil && slices.ContainsFunc(v.ledger.Epochs(), func(p *ibc.Params) bool { return bundle.Hash(p.ID()).String() == paramsID }) {
+		return nil
+	}
 	for _, d := range v.done {
 		if paramsID != "" && d.ParamsID != paramsID {
 			return fmt.Errorf("%s is %w: its params_id is %s", d.Path, bundle.ErrParams, d.ParamsID)
@@ -148,6 +152,9 @@ func (v *verifier) path(path string) error {
 	if _, err := bundle.ParseAnchorFileName(filepath.Base(path)); err == nil {
 		return v.statement(path)
 	}
+	if isSuccession(path) {
+		return v.succession(path)
+	}
 	return v.manifest(path)
 }
 
@@ -171,17 +178,15 @@ func (v *verifier) statements(dir string) (found bool, err error) {
 }
 
 func (v *verifier) statement(path string) error {
-	params := v.params
-	if params == nil {
-		data, err := keyfile.Read(path, bundle.MaxAnchorFile)
-		if err != nil {
-			return err
-		}
-		if params, err = bundle.AnchorParams(data); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
+	data, err := keyfile.Read(path, bundle.MaxAnchorFile)
+	if err != nil {
+		return err
 	}
-	set, err := pkgen.VerifyAnchors(path, params, v.ledger)
+	claimed, err := bundle.AnchorParams(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	set, err := pkgen.VerifyAnchors(path, v.paramsOf(claimed), v.ledger)
 	if err != nil {
 		return err
 	}
@@ -269,12 +274,9 @@ func (v *verifier) manifestParams(path string) (*ibc.Params, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if v.params != nil {
-		return v.params, data, nil
-	}
 	params, err := bundle.ManifestParams(data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, errors.Join(err))
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return params, data, nil
+	return v.paramsOf(params), data, nil
 }

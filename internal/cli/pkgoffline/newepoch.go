@@ -1,0 +1,167 @@
+package pkgoffline
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/pkgen"
+)
+
+type newEpochOptions struct {
+	dir, passphraseFile, newPassphraseFile string
+	epoch                                  uint32
+}
+
+func (a *app) newEpochCommand() *cobra.Command {
+	var o newEpochOptions
+	cmd := &cobra.Command{
+		Use:   "new-epoch --dir DIR",
+		Short: "Begin a new master secret, which the present one vouches for",
+		Long: `new-epoch draws a new master secret, signs its parameters with the present one,
+records that in the ledger, and overwrites the present secret: from then on
+nothing is issued in the earlier epoch any more. Copies of the earlier
+master.age that were made elsewhere are to be destroyed by hand.
+
+Then every identity gets a key of the new epoch, the CLMs first:
+  pkg-offline issue --role clm --all, and clmctl init --bundle at each CLM
+  pkg-offline issue --all, and clmctl commission at each CLM
+Bundles carry the statements that lead from the earlier epochs to the new one.
+They go out over the network; clmctl epoch shows who is behind, and closes the
+earlier epoch.
+
+An interrupted run is completed by running it again. With --epoch the run does
+nothing if that epoch has begun already.`,
+		Example: "  pkg-offline new-epoch --dir pkg --passphrase-file pass --epoch 2",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return explain(a.runNewEpoch(cmd.Context(), o)) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
+	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase of the PKG, - for standard input (default: ask)")
+	f.StringVar(&o.newPassphraseFile, "new-passphrase-file", "", "file with the passphrase of the new master secret (default: the present one's)")
+	f.Uint32Var(&o.epoch, "epoch", 0, "the epoch to begin (default: the next)")
+	_ = cmd.MarkFlagRequired("dir")
+	return cmd
+}
+
+// newEpochResult is the result of new-epoch.
+type newEpochResult struct {
+	Epoch     uint32 `json:"epoch"`
+	ParamsID  string `json:"params_id"`
+	Earlier   string `json:"earlier_params_id"` // of the epoch before
+	Statement string `json:"statement"`         // the file that leads from there
+	Ledger    string `json:"ledger"`
+	Changed   bool   `json:"changed"` // by this run; false: it had begun already
+}
+
+func (a *app) runNewEpoch(ctx context.Context, o newEpochOptions) error {
+	if o.passphraseFile == "-" && o.newPassphraseFile == "-" {
+		return clikit.Usage("standard input can be only one of --passphrase-file and --new-passphrase-file")
+	}
+	ledger, finished, err := pkgen.FinishEpoch(a.config(o.dir))
+	if err != nil {
+		return err
+	}
+	present := ledger.Params.Epoch()
+	switch {
+	case finished:
+		a.note("the run that began epoch %d was interrupted, and is complete now", present)
+		return a.renderEpoch(o.dir, ledger, true)
+	case o.epoch != 0 && o.epoch == present:
+		a.note("epoch %d has begun already", present)
+		return a.renderEpoch(o.dir, ledger, false)
+	case o.epoch != 0 && o.epoch != present+1:
+		return clikit.Usage("--epoch: the present epoch is %d, the next one is %d", present, present+1)
+	}
+	connected, err := a.checkAirGap(a.lab || ledger.Lab())
+	if err != nil {
+		return err
+	}
+	if ledger, err = a.newEpoch(ctx, o, connected); err != nil {
+		return err
+	}
+	a.note("epoch %d has begun; now every CLM and then every device needs a key of it: issue --role clm --all, issue --all", ledger.Params.Epoch())
+	if o.newPassphraseFile != "" {
+		a.note("the recovery key stays sealed to the passphrase that it was made with")
+	}
+	return a.renderEpoch(o.dir, ledger, true)
+}
+
+func (a *app) newEpoch(ctx context.Context, o newEpochOptions, connected bool) (*pkgen.Ledger, error) {
+	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile, false))
+	if err != nil {
+		return nil, err
+	}
+	defer clear(passphrase)
+	next := bytes.Clone(passphrase)
+	if o.newPassphraseFile != "" {
+		if next, err = clikit.ReadSecret(ctx, a.Streams, a.newPassphrase(o.newPassphraseFile)); err != nil {
+			return nil, err
+		}
+	}
+	defer clear(next)
+	p, err := pkgen.Open(a.config(o.dir), passphrase)
+	if err != nil {
+		return nil, err
+	}
+	err = p.NewEpoch(pkgen.EpochOptions{Passphrase: next, Lab: connected})
+	return p.Ledger, errors.Join(err, p.Close())
+}
+
+// newPassphrase says where the passphrase of a new master secret comes from.
+func (a *app) newPassphrase(path string) clikit.Secret {
+	s := a.pkgPassphrase(path, true)
+	s.Flag, s.What = "--new-passphrase-file", "passphrase of the new master secret"
+	return s
+}
+
+func (a *app) renderEpoch(dir string, ledger *pkgen.Ledger, changed bool) error {
+	epochs := ledger.Epochs()
+	id := ledger.Params.ID()
+	r := newEpochResult{Epoch: ledger.Params.Epoch(), ParamsID: hex.EncodeToString(id[:]), Ledger: formatHead(ledger.Head()), Changed: changed}
+	if len(epochs) > 1 {
+		before := epochs[len(epochs)-2]
+		earlier := before.ID()
+		r.Earlier, r.Statement = hex.EncodeToString(earlier[:]), filepath.Join(dir, pkgen.StatementFile(before.Epoch()))
+	}
+	return a.render(r,
+		clikit.Field{Name: "epoch", Value: strconv.FormatUint(uint64(r.Epoch), 10)},
+		clikit.Field{Name: "params_id", Value: r.ParamsID},
+		clikit.Field{Name: "earlier_params_id", Value: r.Earlier},
+		clikit.Field{Name: "statement", Value: r.Statement},
+		clikit.Field{Name: "ledger", Value: r.Ledger},
+	)
+}
+
+// successionView is an epoch statement as it is shown.
+type successionView struct {
+	Kind   string      `json:"kind"`
+	File   string      `json:"file"`
+	From   *ibc.Params `json:"from"`
+	Params *ibc.Params `json:"params"`
+}
+
+func (a *app) inspectSuccession(path string, data []byte) error {
+	from, s, err := bundle.ParseSuccession(data)
+	if err != nil {
+		return err
+	}
+	before, after := from.ID(), s.Params.ID()
+	a.note("signed by the master secret of epoch %d", from.Epoch())
+	return a.render(successionView{"epoch", path, from, s.Params},
+		clikit.Field{Name: "file", Value: path},
+		clikit.Field{Name: "epoch", Value: strconv.FormatUint(uint64(s.Params.Epoch()), 10)},
+		clikit.Field{Name: "params_id", Value: hex.EncodeToString(after[:])},
+		clikit.Field{Name: "earlier_epoch", Value: strconv.FormatUint(uint64(from.Epoch()), 10)},
+		clikit.Field{Name: "earlier_params_id", Value: hex.EncodeToString(before[:])},
+	)
+}
