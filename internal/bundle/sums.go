@@ -17,7 +17,7 @@ import (
 const SumsName = "SHA256SUMS"
 
 // MaxSumsSize is the size in bytes of the largest such file.
-const MaxSumsSize = MaxRows * (2*len(Hash{}) + 2 + 160)
+const MaxSumsSize = MaxRows * (64 + 2 + 160)
 
 // Sums are the hashes of the files of a medium, by their paths with '/'.
 type Sums map[string]Hash
@@ -61,4 +61,11 @@ func (s Sums) Of(r Row) Hash {
 		return r.SHA256
 	}
 	return s[r.File]
+}
+
+// Complete gives rows that were signed without a hash the one of these sums.
+func (s Sums) Complete(rows []Row) {
+	for i := range rows {
+		rows[i].SHA256 = s.Of(rows[i])
+	}
 }

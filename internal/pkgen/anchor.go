@@ -1,6 +1,7 @@
 package pkgen
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,11 +37,14 @@ type Stated struct {
 func (p *PKG) Anchor(r AnchorRequest) (*Stated, error) {
 	last, _ := p.Ledger.LatestAnchor()
 	s := &Stated{Set: bundle.AnchorSet{Serial: max(last.Serial, 1), Pattern: r.Pattern, Anchors: r.Anchors}}
-	data, err := p.state(s)
-	if err == nil && last.Serial > 0 && s.Payload != *last.Payload {
-		s.Set.Serial++
-		data, err = p.state(s)
+	said, err := p.says(s)
+	if err != nil {
+		return nil, err
 	}
+	if last.Serial > 0 && said != *last.Payload {
+		s.Set.Serial++
+	}
+	data, err := p.state(s)
 	if err != nil {
 		return nil, err
 	}
@@ -65,15 +69,23 @@ func (p *PKG) Anchor(r AnchorRequest) (*Stated, error) {
 	if err := p.Files.WriteDurable(s.File, data, keyfile.PublicPerm); err != nil {
 		return nil, err
 	}
-	return s, keyfile.ReadBack(s.File, data)
+	return s, p.Files.ReadBack(s.File, data)
+}
+
+// says returns the hash of what a set says, which is not signed yet: nothing is
+// signed that shall not be used.
+func (p *PKG) says(s *Stated) (Hash, error) {
+	s.Set.ParamsID, s.Set.Epoch = p.Params().ID(), p.Params().Epoch()
+	payload, err := s.Set.Payload()
+	if errors.Is(err, bundle.ErrFormat) {
+		err = fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	return sha256.Sum256(payload), err
 }
 
 // state signs a set.
 func (p *PKG) state(s *Stated) (data []byte, err error) {
 	data, s.Payload, err = s.Set.Marshal(p.Params(), p.authority)
-	if errors.Is(err, bundle.ErrFormat) {
-		err = fmt.Errorf("%w: %w", ErrRequest, err)
-	}
 	return data, err
 }
 

@@ -53,6 +53,13 @@ var (
 	ErrEarlierEpoch = errors.New("has no key of this epoch yet")
 	// ErrEpochUnfinished is wrapped by VerifyDir when NewEpoch was interrupted.
 	ErrEpochUnfinished = errors.New("the new epoch is not complete")
+	// ErrOtherBatch is wrapped when a contribution is for another batch.
+	ErrOtherBatch = errors.New("contribution to another batch")
+	// ErrMoved is wrapped when the ledger, the shares or the medium are not what
+	// they were when a batch was made.
+	ErrMoved = errors.New("the batch is out of date")
+	// ErrUnreadable is wrapped when a batch asks for more than can be shown.
+	ErrUnreadable = errors.New("the batch asks for what cannot be shown")
 	// ErrMedium is wrapped when the medium and its manifest do not agree.
 	ErrMedium = errors.New("medium does not agree with its manifest")
 )
@@ -81,7 +88,6 @@ type Config struct {
 	Random     io.Reader
 	WorkFactor int               // scrypt log2(N) of what is sealed; 0: age's default, 18
 	Warn       func(text string) // what a person should know though nothing failed
-	Transcript Transcript        // the record of this run; nil: none is kept
 	recovery   slhdsa.ID         // parameter set of the recovery key; 0: recoveryAlgorithm
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/edgeclm/edgeclm/internal/pin"
 )
 
-// chunk is how many bundles share one append to the ledger, and how many are
-// issued twice at worst when the run is cut.
+// chunk is how many bundles share one append to the ledger, unless all of a run
+// do (PKG.group), and how many are issued twice at worst when the run is cut.
 const chunk = 32
 
 // Issued is what a run of Issue left on the medium.
@@ -44,20 +44,22 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	}
 	var rows []bundle.Row
 	for len(rows) < len(jobs) && ctx.Err() == nil {
-		next := jobs[len(rows):min(len(rows)+chunk, len(jobs))]
-		done, err := p.issueChunk(m, next, o.Lab)
-		if err != nil {
-			return nil, err
-		}
-		for _, row := range done {
+		next := jobs[len(rows):min(len(rows)+p.group(len(jobs)), len(jobs))]
+		done, err := p.issueGroup(ctx, m, next, o, func(row bundle.Row) {
 			rows = append(rows, row)
 			if o.Progress != nil {
 				o.Progress(len(rows), len(jobs), row)
 			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		if !done {
+			break
 		}
 	}
-	if len(rows) == 0 {
-		return nil, ctx.Err()
+	if len(rows) == 0 || len(rows) < len(jobs) && p.foreseen != nil {
+		return nil, ctx.Err() // a manifest of a part was not foreseen
 	}
 	if err := m.finish(p.Ledger.Head(), p.authority); err != nil {
 		return nil, err
@@ -72,17 +74,47 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	return issued, nil
 }
 
-func (p *PKG) issueChunk(m *medium, jobs []job, lab bool) ([]bundle.Row, error) {
-	sealed := make([][]byte, len(jobs))
+// issueGroup issues what one head of the ledger records, and reports whether
+// all of it is on the medium. each is told of every row.
+func (p *PKG) issueGroup(ctx context.Context, m *medium, jobs []job, o IssueOptions, each func(bundle.Row)) (bool, error) {
+	signed, indexes, err := p.enter(jobs, o.Lab)
+	if err != nil {
+		return false, err
+	}
+	for from := 0; from < len(jobs); from += chunk {
+		to := min(from+chunk, len(jobs))
+		hashes, err := p.writeBundles(m, jobs[from:to], signed[from:to])
+		if err != nil {
+			return false, err
+		}
+		for i := from; i < to; i++ {
+			each(m.list(jobs[i], indexes[i], hashes[i-from], p.foreseen == nil))
+		}
+		if to < len(jobs) && ctx.Err() != nil {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// enter signs the bundles of jobs and records them in the ledger. It returns
+// them with the indexes of their entries.
+func (p *PKG) enter(jobs []job, lab bool) ([]*bundle.Signed, []uint64, error) {
+	signed := make([]*bundle.Signed, len(jobs))
 	indexes := make([]uint64, len(jobs))
 	var facts []Fact
 	for i := range jobs {
-		fact, data, err := p.seal(&jobs[i])
-		if err != nil {
-			return nil, err
+		j := &jobs[i]
+		var err error
+		if signed[i], err = bundle.Sign(&j.bundle, p.authority, j.recipient); err != nil {
+			return nil, nil, err
 		}
-		sealed[i] = data
-		if last, ok := p.Ledger.Latest(subject(jobs[i].bundle.Identity)); ok && last.same(fact) {
+		id, recipient := j.bundle.Identity, Hash(j.recipient.Hash())
+		fact := Fact{
+			Type: typeIssue, Identity: &id, Payload: &signed[i].Hash, Recipient: &recipient,
+			Address: j.bundle.Address, Labels: j.labels, Names: j.bundle.Names,
+		}
+		if last, ok := p.Ledger.Latest(subject(id)); ok && last.same(fact) && p.counts(last) {
 			indexes[i] = last.Index
 			continue
 		}
@@ -90,38 +122,30 @@ func (p *PKG) issueChunk(m *medium, jobs []job, lab bool) ([]bundle.Row, error) 
 		facts = append(facts, fact)
 		indexes[i] = uint64(len(p.Ledger.Entries) + len(facts))
 	}
-	if err := p.record(facts); err != nil {
-		return nil, err
-	}
-	if err := m.write(jobs, sealed); err != nil {
-		return nil, err
-	}
-	rows := make([]bundle.Row, len(jobs))
-	for i, j := range jobs {
-		rows[i] = m.list(j, indexes[i], sha256.Sum256(sealed[i]))
-	}
-	return rows, nil
+	return signed, indexes, p.record(facts)
 }
 
-// seal extracts the key of a job and seals its bundle.
-func (p *PKG) seal(j *job) (Fact, []byte, error) {
-	id := j.bundle.Identity
-	key, err := p.authority.Extract(id)
-	if err != nil {
-		return Fact{}, nil, err
+// writeBundles extracts the keys of jobs, seals their bundles and writes them to
+// the medium. It returns the hashes of the files.
+func (p *PKG) writeBundles(m *medium, jobs []job, signed []*bundle.Signed) ([]Hash, error) {
+	hashes := make([]Hash, len(jobs))
+	if p.proposing() {
+		return hashes, nil // there are no keys yet
 	}
-	b := j.bundle
-	b.Key = key
-	sealed, payload, err := bundle.Seal(&b, p.authority, j.recipient)
-	key.Destroy()
-	if err != nil {
-		return Fact{}, nil, err
+	sealed := make([][]byte, len(jobs))
+	for i, s := range signed {
+		key, err := p.authority.Extract(jobs[i].bundle.Identity)
+		if err != nil {
+			return nil, err
+		}
+		sealed[i], err = s.Seal(key)
+		key.Destroy()
+		if err != nil {
+			return nil, err
+		}
+		hashes[i] = sha256.Sum256(sealed[i])
 	}
-	recipient := Hash(j.recipient.Hash())
-	return Fact{
-		Type: typeIssue, Identity: &id, Payload: &payload, Recipient: &recipient,
-		Address: b.Address, Labels: j.labels, Names: b.Names,
-	}, sealed, nil
+	return hashes, m.write(jobs, sealed)
 }
 
 // same reports whether an entry records this fact already; whether it was done

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,8 +39,6 @@ type Fact struct {
 	Type string `json:"type"`
 	// Lab: it was done on a machine that was not air-gapped.
 	Lab bool `json:"lab,omitempty"`
-	// Transcript: the SHA-256 of the first line of the run's transcript.
-	Transcript *Hash `json:"transcript_sha256,omitempty"`
 
 	// Of an init, and of an epoch.
 	Params   *ibc.Params `json:"params,omitempty"`
@@ -63,19 +62,6 @@ type Fact struct {
 	Serial  uint64         `json:"serial,omitempty"`
 	Pattern bundle.Pattern `json:"pattern,omitempty"`
 	Anchors []Hash         `json:"anchors_sha256,omitempty"`
-}
-
-// What says what an entry is about, for people.
-func (e Entry) What() string {
-	switch {
-	case e.Identity != nil:
-		return e.Identity.String()
-	case e.Params != nil:
-		return fmt.Sprintf("params_id %x", e.Params.ID())
-	case e.Serial > 0:
-		return fmt.Sprintf("statement %d for %s", e.Serial, e.Pattern)
-	}
-	return ""
 }
 
 // Ledger is a ledger that was read and found whole.
@@ -123,10 +109,14 @@ func readLedger(path string, params *ibc.Params) (ledger *Ledger, err error) {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxLedger {
 		return nil, errors.Join(err, errors.New("not a regular file of at most 1 GiB"))
 	}
+	return parseLedger(f, params)
+}
+
+func parseLedger(in io.Reader, params *ibc.Params) (*Ledger, error) {
 	l := &Ledger{latest: map[bundle.Subject]uint64{}}
 	first := params // until the init entry says whose the first heads are
 	var bad *hashlog.LineError
-	log, err := hashlog.ReadSuccession(f, func(document, signature []byte) error {
+	log, err := hashlog.ReadSuccession(in, func(document, signature []byte) error {
 		return first.VerifyStatement(ibc.KindLedger, document, signature)
 	}, func(e hashlog.Entry) hashlog.Verifier {
 		before := l.Params

@@ -28,6 +28,7 @@ type medium struct {
 	files    keyfile.Files
 	manifest *bundle.Manifest
 	index    map[bundle.Subject]int // of manifest.Rows
+	sums     bundle.Sums            // of the files of manifest.Rows, as far as they are known
 	planned  int                    // rows and jobs that will become rows
 }
 
@@ -35,7 +36,7 @@ type medium struct {
 // the PKG: one of another PKG, or one that knows more than the ledger, is
 // refused. One of an earlier epoch becomes one of the present: its rows stay.
 func openMedium(dir string, files keyfile.Files, ledger *Ledger) (*medium, error) {
-	m := &medium{dir: dir, files: files, manifest: &bundle.Manifest{Params: ledger.Params}, index: map[bundle.Subject]int{}}
+	m := &medium{dir: dir, files: files, manifest: &bundle.Manifest{Params: ledger.Params}, index: map[bundle.Subject]int{}, sums: bundle.Sums{}}
 	manifest, err := readManifest(dir, ledger.Epochs())
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
@@ -46,12 +47,36 @@ func openMedium(dir string, files keyfile.Files, ledger *Ledger) (*medium, error
 	if err := ledger.Covers(manifest.Ledger); err != nil {
 		return nil, fmt.Errorf("ledger against %s: %w", filepath.Join(dir, bundle.ManifestName), err)
 	}
+	known, err := readSums(dir)
+	if err != nil {
+		return nil, err
+	}
 	manifest.Params = ledger.Params
 	m.manifest, m.planned = manifest, len(manifest.Rows)
 	for i, r := range manifest.Rows {
 		m.index[r.Subject()] = i
+		if sum := known.Of(r); sum != (Hash{}) {
+			m.sums[r.File] = sum
+		}
 	}
 	return m, nil
+}
+
+// readSums reads the hashes beside a manifest; earlier releases wrote none.
+func readSums(dir string) (bundle.Sums, error) {
+	file := filepath.Join(dir, bundle.SumsName)
+	data, err := keyfile.Read(file, bundle.MaxSumsSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	sums, err := bundle.ParseSums(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return sums, nil
 }
 
 // readManifest reads the manifest of a medium and verifies it under those of
@@ -133,42 +158,56 @@ func (m *medium) write(jobs []job, sealed [][]byte) error {
 		return err
 	}
 	for i, j := range jobs {
-		if err := keyfile.ReadBack(m.path(j.file), sealed[i]); err != nil {
+		if err := m.files.ReadBack(m.path(j.file), sealed[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// list enters a job's bundle into the manifest.
-func (m *medium) list(j job, ledgerIndex uint64, sealed Hash) bundle.Row {
+// list enters a job's bundle into the manifest; signed says whether its hash is
+// known when the manifest is signed, and stands in it.
+func (m *medium) list(j job, ledgerIndex uint64, sealed Hash, signed bool) bundle.Row {
 	id := j.bundle.Identity
 	q := id.PublicKey()
 	row := bundle.Row{
 		Role: id.Role, Name: id.Name, Epoch: id.Epoch, Generation: id.Generation,
 		PublicKey: hex.EncodeToString(q[:]), Address: j.bundle.Address, Labels: j.labels,
 		Names: append([]fleet.Name{}, j.bundle.Names...), // an empty list is [] in JSON
-		File:  j.file, SHA256: sealed, LedgerIndex: ledgerIndex,
+		File:  j.file, LedgerIndex: ledgerIndex,
+	}
+	if signed {
+		row.SHA256 = sealed
 	}
 	if j.row == len(m.manifest.Rows) {
 		m.manifest.Rows = append(m.manifest.Rows, row)
 		m.index[row.Subject()] = j.row
 	} else {
+		delete(m.sums, m.manifest.Rows[j.row].File)
 		m.manifest.Rows[j.row] = row
 	}
+	m.sums[row.File] = sealed
 	return row
 }
 
-// finish signs and writes the manifest.
+// finish signs and writes the manifest, and the hashes of all bundles before it.
 func (m *medium) finish(head bundle.LedgerHead, signer bundle.Signer) error {
 	m.manifest.Ledger = head
 	data, err := m.manifest.Marshal(signer)
 	if err != nil {
 		return err
 	}
-	file := m.path(bundle.ManifestName)
-	if err := m.files.WriteDurable(file, data, keyfile.PublicPerm); err != nil {
-		return err
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{bundle.SumsName, m.sums.Marshal()}, {bundle.ManifestName, data}} {
+		file := m.path(f.name)
+		if err := m.files.WriteDurable(file, f.data, keyfile.PublicPerm); err != nil {
+			return err
+		}
+		if err := m.files.ReadBack(file, f.data); err != nil {
+			return err
+		}
 	}
-	return keyfile.ReadBack(file, data)
+	return nil
 }

@@ -159,6 +159,10 @@ func TestVerifyMediumNamesWhatDoesNotHold(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "dev-plc-3.e1.g1.bundle.age"},
+		{"another hash beside the manifest", func(t *testing.T) {
+			edit(t, filepath.Join(o.Medium, bundle.SumsName), "  dev-plc-2", "  dev-plc-9")
+			edit(t, filepath.Join(o.Medium, bundle.SumsName), "  dev-plc-1", "  dev-plc-2")
+		}, "row 3: dev plc-2"},
 		{"bundle of a later generation", func(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(o.Medium, "dev-plc-2.e1.g2.bundle.age"), nil, 0o600); err != nil {
 				t.Fatal(err)

@@ -50,9 +50,10 @@ func VerifyDir(dir string) (*Ledger, error) {
 }
 
 // VerifyMedium checks a medium without any secret: the manifest's signature,
-// every row's public key, every bundle file against its hash, and that no other
-// bundle lies there. With a ledger (nil: none at hand) it holds the manifest to
-// it too, which may then be of any of its epochs.
+// every row's public key, every bundle file against its hash, which is in the
+// manifest or, of one that holders of shares signed, beside it (bundle.SumsName),
+// and that no other bundle lies there. With a ledger (nil: none at hand) it holds
+// the manifest to it too, which may then be of any of its epochs.
 func VerifyMedium(dir string, params *ibc.Params, ledger *Ledger) (*bundle.Manifest, error) {
 	known := []*ibc.Params{params}
 	if ledger != nil && ledger.has(params) {
@@ -67,9 +68,13 @@ func VerifyMedium(dir string, params *ibc.Params, ledger *Ledger) (*bundle.Manif
 			return nil, err
 		}
 	}
+	sums, err := readSums(dir)
+	if err != nil {
+		return nil, err
+	}
 	latest := make(map[bundle.Subject]ibc.Identity, len(m.Rows))
 	for i, r := range m.Rows {
-		err := verifyRow(dir, r)
+		err := verifyRow(dir, r, sums)
 		if err == nil && ledger != nil {
 			err = ledger.holds(r)
 		}
@@ -81,7 +86,7 @@ func VerifyMedium(dir string, params *ibc.Params, ledger *Ledger) (*bundle.Manif
 	return m, verifyNoOthers(dir, latest)
 }
 
-func verifyRow(dir string, r bundle.Row) error {
+func verifyRow(dir string, r bundle.Row, sums bundle.Sums) error {
 	if q := r.Identity().PublicKey(); hex.EncodeToString(q[:]) != r.PublicKey {
 		return fmt.Errorf("%w: public_key is not that of the identity", ErrMedium)
 	}
@@ -89,8 +94,14 @@ func verifyRow(dir string, r bundle.Row) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMedium, err)
 	}
-	if Hash(sha256.Sum256(sealed)) != r.SHA256 {
+	sum, listed := sums[r.File]
+	switch issued := sums.Of(r); {
+	case issued == Hash{}:
+		return fmt.Errorf("%w: neither the manifest nor %s has the hash of %s", ErrMedium, bundle.SumsName, r.File)
+	case Hash(sha256.Sum256(sealed)) != issued:
 		return fmt.Errorf("%w: %s is not the file that was issued", ErrMedium, r.File)
+	case listed && sum != issued:
+		return fmt.Errorf("%w: %s has another hash of %s", ErrMedium, bundle.SumsName, r.File)
 	}
 	return nil
 }

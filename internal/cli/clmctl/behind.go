@@ -25,6 +25,7 @@ import (
 var (
 	errNoBundle    = errors.New("no bundle beside the manifest")
 	errOtherBundle = errors.New("not the bundle that the manifest lists")
+	errNoHash      = errors.New("neither the manifest nor " + bundle.SumsName + " has its hash")
 )
 
 // attachBundles reads the bundles of those rows of a delivery (of the same order
@@ -74,9 +75,34 @@ func attachBundles(ctx context.Context, devices inventory, medium string, listed
 	return nil
 }
 
+// completeHashes gives rows that holders of shares signed, which is before their
+// bundles were sealed, the hashes beside the manifest. Nobody signed those: they
+// tell a damaged bundle, and a forged one is refused by its device.
+func completeHashes(medium string, rows []bundle.Row) error {
+	if !slices.ContainsFunc(rows, func(r bundle.Row) bool { return r.SHA256 == bundle.Hash{} }) {
+		return nil
+	}
+	data, err := keyfile.Read(filepath.Join(medium, bundle.SumsName), bundle.MaxSumsSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a manifest by itself adds devices all the same
+	}
+	if err != nil {
+		return err
+	}
+	sums, err := bundle.ParseSums(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", medium, err)
+	}
+	sums.Complete(rows)
+	return nil
+}
+
 // readBundle reads the bundle that a signed manifest lists.
 func readBundle(path string, sum bundle.Hash) ([]byte, error) {
 	sealed, err := keyfile.Read(path, enrol.MaxDelivery)
+	if err == nil && sum == (bundle.Hash{}) {
+		err = fmt.Errorf("%s: %w", path, errNoHash)
+	}
 	if err == nil && bundle.Hash(sha256.Sum256(sealed)) != sum {
 		err = fmt.Errorf("%s: %w", path, errOtherBundle)
 	}

@@ -181,6 +181,9 @@ func (a *app) readDelivery(o commissionOptions, params *ibc.Params) ([]bundle.Ro
 		return nil, d, fmt.Errorf("%s: %w", o.manifest, err)
 	}
 	rows := slices.DeleteFunc(m.Rows, func(r bundle.Row) bool { return r.Role != ibc.RoleDevice })
+	if err := completeHashes(filepath.Dir(o.manifest), rows); err != nil {
+		return nil, d, err
+	}
 	for _, r := range rows {
 		key, err := hex.DecodeString(r.PublicKey)
 		if err != nil {
@@ -212,6 +215,8 @@ func explainManifest(err error) error {
 	case errors.Is(err, errNoBundle):
 		return clikit.WithHint(clikit.WithCode(err, clikit.ExitUsage),
 			"copy the PKG's whole medium; or, to carry the bundles by hand and refuse the earlier identities at once, give --deliver=never")
+	case errors.Is(err, errNoHash):
+		return clikit.WithHint(err, "copy the PKG's whole medium, with its "+bundle.SumsName)
 	case errors.Is(err, errOtherBundle):
 		return clikit.WithHint(err, "copy the bundles again from the PKG's medium, with their manifest")
 	case errors.Is(err, ibc.ErrSignature):
