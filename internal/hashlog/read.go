@@ -24,6 +24,8 @@ type Log struct {
 	State   State
 	Entries []Entry
 	heads   []headAt
+	tail    []Entry // behind the last head
+	end     State   // behind the tail
 }
 
 // headAt is a head with what its verification needs.
@@ -81,6 +83,8 @@ func (l *Log) scan(r io.Reader) error {
 		if errors.Is(err, io.EOF) {
 			// A torn line: an append that was interrupted.
 			l.State.Unfinished = size + int64(len(raw)) - l.State.Size
+			l.tail = pending
+			l.end = State{Head: Head{l.State.Head.Count + uint64(len(pending)), prev}, Size: size, last: prev}
 			return nil
 		}
 		if errors.Is(err, bufio.ErrBufferFull) {
@@ -190,6 +194,14 @@ func sameLine(e entryLine, line []byte) error {
 	}
 	return err
 }
+
+// Tail returns the entries behind the last head: nobody has signed them.
+func (l *Log) Tail() []Entry { return l.tail }
+
+// Open returns the state behind the Tail, from which Add and Commit go on. It
+// is for logs that are signed once, at their end; what is behind it, a torn line,
+// is to be cut off.
+func (l *Log) Open() State { return l.end }
 
 // Advance notes that the bytes which State.Append returned were written.
 func (l *Log) Advance(next State) {

@@ -25,6 +25,9 @@ type Files struct{ layer Layer }
 // On returns Files that write through layer.
 func On(layer Layer) Files { return Files{layer} }
 
+// Layer returns the layer that f writes through.
+func (f Files) Layer() Layer { return f.fs() }
+
 func (f Files) fs() Layer {
 	if f.layer == nil {
 		return OS{}
@@ -263,6 +266,10 @@ func (f Files) Sweep(dir string) error {
 	}
 	return nil
 }
+
+// IsTemp reports whether a path is that of a temporary file, which a durable
+// write renames or an interrupted one has left behind.
+func IsTemp(path string) bool { return isTemp(filepath.Base(path), tempMark) }
 
 // isTemp reports whether name is one that tempName makes: hidden, and marked
 // with 16 hex digits at its end.

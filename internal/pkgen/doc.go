@@ -88,6 +88,7 @@ type Config struct {
 	Random     io.Reader
 	WorkFactor int               // scrypt log2(N) of what is sealed; 0: age's default, 18
 	Warn       func(text string) // what a person should know though nothing failed
+	Transcript Transcript        // the record of this run; nil: none is kept
 	recovery   slhdsa.ID         // parameter set of the recovery key; 0: recoveryAlgorithm
 }
 

@@ -39,6 +39,8 @@ type Fact struct {
 	Type string `json:"type"`
 	// Lab: it was done on a machine that was not air-gapped.
 	Lab bool `json:"lab,omitempty"`
+	// Transcript: the SHA-256 of the first line of the run's transcript.
+	Transcript *Hash `json:"transcript_sha256,omitempty"`
 
 	// Of an init, and of an epoch.
 	Params   *ibc.Params `json:"params,omitempty"`
@@ -62,6 +64,19 @@ type Fact struct {
 	Serial  uint64         `json:"serial,omitempty"`
 	Pattern bundle.Pattern `json:"pattern,omitempty"`
 	Anchors []Hash         `json:"anchors_sha256,omitempty"`
+}
+
+// What says what an entry is about, for people.
+func (e Entry) What() string {
+	switch {
+	case e.Identity != nil:
+		return e.Identity.String()
+	case e.Params != nil:
+		return fmt.Sprintf("params_id %x", e.Params.ID())
+	case e.Serial > 0:
+		return fmt.Sprintf("statement %d for %s", e.Serial, e.Pattern)
+	}
+	return ""
 }
 
 // Ledger is a ledger that was read and found whole.

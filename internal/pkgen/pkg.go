@@ -29,6 +29,9 @@ type PKG struct {
 type InitOptions struct {
 	Lab          bool   // the machine is not air-gapped
 	RecoveryFile string // where the sealed recovery key goes; "": into the directory
+	// Witness is called when everything is written, before the master secret is
+	// destroyed: it signs the transcript. nil: nobody.
+	Witness func(*Ledger, bundle.Signer) error
 }
 
 // Init makes a PKG of epoch 1 in an empty or new directory and returns its
@@ -105,8 +108,22 @@ func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
 			return nil, err
 		}
 	}
-	return ReadLedger(c.path(LedgerFile), master.Params())
+	read, err := ReadLedger(c.path(LedgerFile), master.Params())
+	if err != nil {
+		return nil, err
+	}
+	if err := c.tell(read, 0); err != nil {
+		return nil, err
+	}
+	if o.Witness != nil {
+		return read, o.Witness(read, master)
+	}
+	return read, nil
 }
+
+// Unused refuses a directory that Init would refuse, before anything else is
+// written to it.
+func (c Config) Unused() error { return c.checkUnused() }
 
 // checkUnused refuses a directory that holds a PKG, or a ledger that records
 // more than its making: its master secret may only be missing for now.
@@ -128,7 +145,7 @@ func (c Config) checkUnused() error {
 }
 
 func (c Config) firstEntry(master *ibc.MasterSecret, fact Fact) ([]byte, error) {
-	body, err := json.Marshal(fact)
+	body, err := json.Marshal(c.named(fact))
 	if err != nil {
 		return nil, err
 	}
@@ -221,9 +238,10 @@ func (p *PKG) record(facts []Fact) error {
 		return nil
 	}
 	bodies := make([]json.RawMessage, len(facts))
-	for i, f := range facts {
+	for i := range facts {
+		facts[i] = p.named(facts[i])
 		var err error
-		if bodies[i], err = json.Marshal(f); err != nil {
+		if bodies[i], err = json.Marshal(facts[i]); err != nil {
 			return err
 		}
 	}
@@ -242,5 +260,5 @@ func (p *PKG) record(facts []Fact) error {
 		p.Ledger.append(Entry{Index: uint64(len(p.Ledger.Entries)) + 1, Time: now.UTC(), Fact: f})
 	}
 	p.Ledger.Log.Advance(next)
-	return nil
+	return p.tell(p.Ledger, len(p.Ledger.Entries)-len(facts))
 }

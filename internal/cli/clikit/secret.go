@@ -162,6 +162,16 @@ func (c *Common) Confirm(s Streams, question string) (bool, error) {
 	return answer == "y" || answer == "yes", nil
 }
 
+// Ask asks for a line of text on a terminal and returns it without white space
+// around it.
+func Ask(s Streams, question string) (string, error) {
+	if _, err := io.WriteString(s.Err, question); err != nil {
+		return "", err
+	}
+	line, err := readLine(s.In)
+	return strings.TrimSpace(line), err
+}
+
 // readLine reads a short line byte by byte, so that nothing behind it is taken
 // from the stream.
 func readLine(r io.Reader) (string, error) {

@@ -1,7 +1,6 @@
 package pkgoffline
 
 import (
-	"context"
 	"encoding/hex"
 	"errors"
 	"strconv"
@@ -36,7 +35,7 @@ What the latest statement says already is written again under the same serial
 number, so an interrupted run is completed by running it again.`,
 		Example: `  pkg-offline anchor --dir pkg --passphrase-file pass --out usb --pattern 'plc-*' --ca old.pem --ca new.pem`,
 		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return explainRequest(a.runAnchor(cmd.Context(), o)) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return explainRequest(a.runAnchor(cmd, o)) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
@@ -44,13 +43,14 @@ number, so an interrupted run is completed by running it again.`,
 	f.StringVar(&o.out, "out", "", "the medium: a directory, made if need be")
 	f.StringVar(&o.pattern, "pattern", "", "names of the devices that it is for")
 	f.StringArrayVar(&o.caFiles, "ca", nil, "CA certificate to trust, in PEM or DER (repeat for more)")
+	a.participantFlag(f)
 	for _, required := range []string{"dir", "out", "pattern", "ca"} {
 		_ = cmd.MarkFlagRequired(required)
 	}
 	return cmd
 }
 
-func (a *app) runAnchor(ctx context.Context, o anchorOptions) error {
+func (a *app) runAnchor(cmd *cobra.Command, o anchorOptions) error {
 	anchors, err := readAnchors(o.caFiles)
 	if err != nil {
 		return clikit.WithCode(err, clikit.ExitUsage)
@@ -59,21 +59,24 @@ func (a *app) runAnchor(ctx context.Context, o anchorOptions) error {
 	if err != nil {
 		return err
 	}
+	r, err := a.newRun(cmd, o.dir)
+	if err != nil {
+		return err
+	}
 	connected, err := a.checkAirGap(a.lab || public.Lab())
 	if err != nil {
 		return err
 	}
-	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile, false))
+	passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, a.pkgPassphrase(o.passphraseFile, false))
 	if err != nil {
 		return err
 	}
-	p, err := pkgen.Open(a.config(o.dir), passphrase)
-	clear(passphrase)
+	p, err := r.open(public, connected, passphrase)
 	if err != nil {
 		return err
 	}
 	stated, err := p.Anchor(pkgen.AnchorRequest{Medium: o.out, Pattern: bundle.Pattern(o.pattern), Anchors: anchors, Lab: connected})
-	if err := errors.Join(err, p.Close()); err != nil {
+	if err := errors.Join(r.end(err, p), p.Close()); err != nil {
 		return err
 	}
 	a.note("statement %d for %s is in %s; the ledger is at %s", stated.Set.Serial, stated.Set.Pattern, stated.File, formatHead(stated.Ledger))

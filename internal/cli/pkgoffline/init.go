@@ -35,6 +35,7 @@ when they are provisioned (devagent provision --params-id).`,
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
 	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase, - for standard input (default: ask)")
 	f.StringVar(&o.recoveryFile, "recovery-file", "", "where the sealed recovery key goes (default: recovery.age in the directory)")
+	a.participantFlag(f)
 	_ = cmd.MarkFlagRequired("dir")
 	return cmd
 }
@@ -51,7 +52,15 @@ type initResult struct {
 }
 
 func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
-	if _, err := a.checkAirGap(a.lab); err != nil {
+	if err := a.config(o.dir).Unused(); err != nil {
+		return explain(fmt.Errorf("make a PKG: %w", err))
+	}
+	r, err := a.newRun(cmd, o.dir)
+	if err != nil {
+		return err
+	}
+	connected, err := a.checkAirGap(a.lab)
+	if err != nil {
 		return err
 	}
 	passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, a.pkgPassphrase(o.passphraseFile, true))
@@ -59,10 +68,17 @@ func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 		return err
 	}
 	defer clear(passphrase)
-	ledger, err := pkgen.Init(a.config(o.dir), passphrase, pkgen.InitOptions{Lab: a.lab, RecoveryFile: o.recoveryFile})
-	if err != nil {
-		return explain(fmt.Errorf("make a PKG: %w", err))
+	if err := r.begin(nil, connected); err != nil {
+		return explain(err)
 	}
+	ledger, err := pkgen.Init(r.config(), passphrase, pkgen.InitOptions{Lab: a.lab, RecoveryFile: o.recoveryFile, Witness: r.witness})
+	if err != nil {
+		return explain(fmt.Errorf("make a PKG: %w", r.unwitnessed(err)))
+	}
+	return a.renderInit(o, ledger)
+}
+
+func (a *app) renderInit(o initOptions, ledger *pkgen.Ledger) error {
 	id, head := ledger.Params.ID(), ledger.Head()
 	r := initResult{
 		Dir: o.dir, ParamsID: hex.EncodeToString(id[:]), Epoch: ledger.Params.Epoch(),

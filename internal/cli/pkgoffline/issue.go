@@ -1,7 +1,6 @@
 package pkgoffline
 
 import (
-	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -50,7 +49,7 @@ relative to the list) and names (as in --names).`,
 		Example: `  pkg-offline issue --dir pkg --passphrase-file pass --out usb --role clm --recipient-file clm.age clm-1
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --from devices.csv
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet pins.txt plc-0002 plc-0003`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runIssue(cmd.Context(), o, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runIssue(cmd, o, args) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
@@ -68,13 +67,14 @@ relative to the list) and names (as in --names).`,
 	f.StringVar(&o.address, "address", "", "host:port of the one name")
 	f.StringVar(&o.labels, "labels", "", "labels: k=v;k=v")
 	f.StringVar(&o.names, "names", "", "certificate names of the one device: cn:, dns:, ip:, uri:, separated by ';'")
+	a.participantFlag(f)
 	_ = cmd.MarkFlagRequired("dir")
 	_ = cmd.MarkFlagRequired("out")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"dev", "clm"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func (a *app) runIssue(ctx context.Context, o issueOptions, names []string) error {
+func (a *app) runIssue(cmd *cobra.Command, o issueOptions, names []string) error {
 	requests, err := a.requests(o, names)
 	if err != nil {
 		return explainRequest(err)
@@ -90,39 +90,42 @@ func (a *app) runIssue(ctx context.Context, o issueOptions, names []string) erro
 	if err != nil {
 		return explain(err)
 	}
+	r, err := a.newRun(cmd, o.dir)
+	if err != nil {
+		return err
+	}
 	connected, err := a.checkAirGap(a.lab || public.Lab())
 	if err != nil {
 		return err
 	}
-	run := pkgen.IssueOptions{
+	ctx := cmd.Context()
+	options := pkgen.IssueOptions{
 		Medium: o.out, CLMs: o.clms, Anchors: anchors, PINs: o.sheet.path != "", Lab: connected, Progress: a.progress(),
 	}
 	if o.bundlePassphraseFile != "" {
-		run.Passphrase, err = clikit.ReadSecret(ctx, a.Streams, a.bundlePassphrase(o.bundlePassphraseFile))
+		options.Passphrase, err = clikit.ReadSecret(ctx, a.Streams, a.bundlePassphrase(o.bundlePassphraseFile))
 		if err != nil {
 			return err
 		}
-		defer clear(run.Passphrase)
+		defer clear(options.Passphrase)
 	}
-	issued, err := a.issue(ctx, o, requests, run)
-	if issued != nil {
-		err = errors.Join(o.sheet.write(issued, public.Params, a.Now()), a.renderIssued(o, public.Params, issued), err)
-	}
-	return explainRequest(err)
-}
-
-func (a *app) issue(ctx context.Context, o issueOptions, requests []pkgen.Request, run pkgen.IssueOptions) (*pkgen.Issued, error) {
 	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile, false))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p, err := pkgen.Open(a.config(o.dir), passphrase)
-	clear(passphrase)
+	p, err := r.open(public, connected, passphrase)
 	if err != nil {
-		return nil, err
+		return explain(err)
 	}
-	issued, err := p.Issue(ctx, requests, run)
-	return issued, errors.Join(err, p.Close())
+	issued, err := p.Issue(ctx, requests, options)
+	if issued != nil {
+		err = errors.Join(err, r.reissued(public, issued), o.sheet.write(a.files(), issued, public.Params, a.Now()))
+	}
+	err = errors.Join(r.end(err, p), p.Close())
+	if issued != nil {
+		err = errors.Join(a.renderIssued(o, public.Params, issued), err)
+	}
+	return explainRequest(err)
 }
 
 // progress shows how far a long run is, on a terminal.

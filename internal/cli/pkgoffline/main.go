@@ -12,15 +12,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/pkgen"
+	"github.com/edgeclm/edgeclm/internal/transcript"
 )
 
 // Deps are what the program takes from its machine; tests hand in their own.
 type Deps struct {
 	Now        func() time.Time
 	Random     io.Reader
-	Interfaces func() ([]string, error) // names of network interfaces that are up, without loopback
-	WorkFactor int                      // scrypt log2(N); 0: age's default
+	Interfaces func() ([]string, error)                     // names of network interfaces that are up, without loopback
+	WorkFactor int                                          // scrypt log2(N); 0: age's default
+	Machine    func() (transcript.Program, transcript.Host) // what runs, and where; nil: as it is
+	Layer      keyfile.Layer                                // what files are written through; nil: the operating system
+	Rehearsal  bool                                         // nothing of it is real
 }
 
 // Main runs the program with its arguments (without its name) and returns the
@@ -31,6 +36,9 @@ func Main(args []string, s clikit.Streams) int {
 
 // MainWith is Main with other dependencies.
 func MainWith(args []string, s clikit.Streams, d Deps) int {
+	if d.Machine == nil {
+		d.Machine = thisMachine
+	}
 	return clikit.Execute(newRoot(s, d), args, s)
 }
 
@@ -42,7 +50,9 @@ type app struct {
 	clikit.Common
 	clikit.Streams
 	Deps
-	lab bool
+	lab          bool
+	participants []string
+	run          *run // the one that writes a transcript; nil: none does
 }
 
 const program = "pkg-offline"
@@ -70,11 +80,17 @@ instead; a PKG that was made with --lab remembers it.`,
 func (a *app) config(dir string) pkgen.Config {
 	return pkgen.Config{
 		Dir: dir, Now: a.Now, Random: a.Random, WorkFactor: a.WorkFactor,
-		Warn: a.warn,
+		Files: a.files(), Warn: a.warn,
 	}
 }
 
-func (a *app) warn(text string) { clikit.Warn(a.Err, program, text) }
+// warn tells a person, and the transcript.
+func (a *app) warn(text string) {
+	clikit.Warn(a.Err, program, text)
+	if a.run != nil {
+		a.run.warn(text)
+	}
+}
 
 func (a *app) note(format string, args ...any) {
 	if !a.Quiet {

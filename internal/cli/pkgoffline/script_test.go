@@ -21,6 +21,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
+	"github.com/edgeclm/edgeclm/internal/transcript"
 )
 
 // workFactor keeps scrypt fast in tests.
@@ -94,8 +95,14 @@ func program(up []string) func() {
 			Random:     rand.NewChaCha8(seed),
 			Interfaces: func() ([]string, error) { return up, nil },
 			WorkFactor: workFactor,
+			Machine:    machine,
 		}))
 	}
+}
+
+// machine is where the scripts run.
+func machine() (transcript.Program, transcript.Host) {
+	return transcript.Program{Version: "v0", Go: "go0", SHA256: "00"}, transcript.Host{Name: "ceremony", Kernel: "Linux 0"}
 }
 
 func tool(run func(args []string) error) func() {

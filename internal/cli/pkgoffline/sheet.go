@@ -77,13 +77,13 @@ func within(file, dir string) (bool, error) {
 }
 
 // write writes the sheet to a new file, 0600.
-func (s sheet) write(issued *pkgen.Issued, params *ibc.Params, now time.Time) error {
+func (s sheet) write(files keyfile.Files, issued *pkgen.Issued, params *ibc.Params, now time.Time) error {
 	if s.path == "" {
 		return nil
 	}
 	text := s.text(issued, params, now)
 	defer clear(text)
-	err := keyfile.CreateDurable(s.path, text, keyfile.SecretPerm)
+	err := files.CreateDurable(s.path, text, keyfile.SecretPerm)
 	if err != nil {
 		return clikit.WithHint(fmt.Errorf("write the PIN sheet: %w", err), "the bundles are issued; issue them again with another --pin-sheet: the PINs will be the same")
 	}
