@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -174,14 +175,20 @@ func parseAnchorFile(data []byte) (*anchorFile, error) {
 // same if it is. Errors wrap ErrFormat, ErrVersion, ErrParams or
 // ibc.ErrSignature.
 func ParseAnchors(data []byte, params *ibc.Params) (*AnchorSet, Hash, error) {
-	s, hash, err := parseAnchors(data, params)
+	return ParseAnchorsOf(data, []*ibc.Params{params})
+}
+
+// ParseAnchorsOf is ParseAnchors under those of the parameters that the
+// statement names: one of several epochs of a PKG, the present one last.
+func ParseAnchorsOf(data []byte, known []*ibc.Params) (*AnchorSet, Hash, error) {
+	s, hash, err := parseAnchors(data, known)
 	if err != nil {
 		return nil, Hash{}, fmt.Errorf("anchor statement: %w", err)
 	}
 	return s, hash, nil
 }
 
-func parseAnchors(data []byte, params *ibc.Params) (*AnchorSet, Hash, error) {
+func parseAnchors(data []byte, known []*ibc.Params) (*AnchorSet, Hash, error) {
 	f, err := parseAnchorFile(data)
 	if err != nil {
 		return nil, Hash{}, err
@@ -191,10 +198,12 @@ func parseAnchors(data []byte, params *ibc.Params) (*AnchorSet, Hash, error) {
 		return nil, Hash{}, err
 	}
 	// Whose it is goes first: a stranger's says nothing about its signature.
-	if p.ParamsID != Hash(params.ID()) || p.Epoch != params.Epoch() {
+	at := slices.IndexFunc(known, func(k *ibc.Params) bool { return p.ParamsID == Hash(k.ID()) && p.Epoch == k.Epoch() })
+	if at < 0 {
+		params := known[len(known)-1]
 		return nil, Hash{}, fmt.Errorf("it is %w: its params_id is %s (epoch %d), expected %x (epoch %d)", ErrParams, p.ParamsID, p.Epoch, params.ID(), params.Epoch())
 	}
-	if err := params.VerifyStatement(ibc.KindAnchor, f.Payload, f.Signature); err != nil {
+	if err := known[at].VerifyStatement(ibc.KindAnchor, f.Payload, f.Signature); err != nil {
 		return nil, Hash{}, err
 	}
 	if err := p.Validate(); err != nil {

@@ -188,7 +188,14 @@ func (h *handover) bundle(ctx context.Context, delivery Delivery) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	dev, dialErr := h.c.Dialer.Dial(ctx, h.d)
+	// As the one that it should be now: then it meets our key of its epoch, and
+	// knows from then on that we know it.
+	later := h.d
+	later.Identity = delivery.Identity()
+	dev, dialErr := h.c.Dialer.Dial(ctx, later)
+	if errors.Is(dialErr, ErrIdentity) {
+		dev, dialErr = h.c.Dialer.Dial(ctx, h.d)
+	}
 	if dialErr != nil {
 		return errors.Join(err, fmt.Errorf("connect again, for the proof of %s: %w", delivery.Identity(), dialErr))
 	}

@@ -29,6 +29,8 @@ type Endpoint struct {
 	// Predecessors are the bundles since the last one under which a CLM
 	// was seen, that one first; empty once it was seen under this one.
 	Predecessors []Predecessor
+	// Earlier is what a CLM keeps of epochs before the present one, oldest first.
+	Earlier []Epoch
 }
 
 // Predecessor is what an earlier bundle allows.
@@ -42,9 +44,9 @@ type Predecessor struct {
 const maxPredecessors = 4
 
 // Accept returns what the endpoint is after it has opened a bundle: the
-// same role, name and recovery key, of the same PKG (for a device: or of a
-// later epoch to which the bundle's statements lead), and later in (epoch,
-// generation). It returns nil if the bundle is the one accepted last.
+// same role, name and recovery key, of the same PKG (or of a later epoch to
+// which the bundle's statements lead), and later in (epoch, generation). It
+// returns nil if the bundle is the one accepted last.
 //
 // Errors wrap ErrOther, ErrNotLater or bundle.ErrParams.
 func (e *Endpoint) Accept(b *bundle.Bundle) (*Endpoint, error) {
@@ -55,7 +57,7 @@ func (e *Endpoint) Accept(b *bundle.Bundle) (*Endpoint, error) {
 	if order < 0 {
 		return nil, fmt.Errorf("bundle of %s is %w, %s", b.Identity, ErrNotLater, e.Identity)
 	}
-	if err := e.belongs(b); err != nil {
+	if err := b.Follows(e.Params); err != nil {
 		return nil, err
 	}
 	// The first bundle fixes the recovery key: a thief of the master secret
@@ -70,7 +72,7 @@ func (e *Endpoint) Accept(b *bundle.Bundle) (*Endpoint, error) {
 		next.Anchors = e.Anchors
 	}
 	if order > 0 {
-		return &Endpoint{Bundle: &next, Root: e.Root, Floors: e.floors(), Predecessors: e.predecessors()}, nil
+		return &Endpoint{Bundle: &next, Root: e.Root, Floors: e.floors(), Predecessors: e.predecessors(), Earlier: e.earlier(b)}, nil
 	}
 	// Whom it was sealed to does not matter: the same identity may have been
 	// issued again to a passphrase.
@@ -80,15 +82,6 @@ func (e *Endpoint) Accept(b *bundle.Bundle) (*Endpoint, error) {
 		return nil, err
 	}
 	return nil, fmt.Errorf("bundle of %s is %w, and says something else", b.Identity, ErrNotLater)
-}
-
-// belongs checks whose parameters a bundle has. A CLM needs its keys of earlier
-// epochs as long as there are devices of those, so it takes no later epoch here.
-func (e *Endpoint) belongs(b *bundle.Bundle) error {
-	if e.Identity.Role == ibc.RoleDevice {
-		return b.Follows(e.Params)
-	}
-	return b.HeldTo(e.Params.ID())
 }
 
 func equal(a, b *bundle.Bundle) (bool, error) {

@@ -366,29 +366,6 @@ func TestRefusedBundlesChangeNothing(t *testing.T) {
 	}
 }
 
-// A CLM needs its keys of earlier epochs as long as a device is left there: it
-// does not replace them.
-func TestCLMTakesNoLaterEpoch(t *testing.T) {
-	t.Parallel()
-	p := newPlant(t)
-	s := p.store()
-	s.Role = ibc.RoleCLM
-	own := func(epoch uint32) *bundle.Bundle {
-		b := p.device(epoch, 1)
-		b.Identity = clm("clm-1", epoch, 1)
-		b.Names = nil
-		var err error
-		if b.Key, err = p.secrets[epoch-1].Extract(b.Identity); err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	install(t, s, own(1))
-	if _, err := s.Install(own(2)); !errors.Is(err, bundle.ErrParams) {
-		t.Errorf("epoch 2: %v", err)
-	}
-}
-
 // A params_id from a configuration that nobody touched for years still holds
 // the bundles of later epochs that its PKG leads to, and no others.
 func TestHeldTo(t *testing.T) {

@@ -27,6 +27,7 @@ type file struct {
 	Root         bundle.Hash   `json:"root_params_id,omitzero"` // zero: that of Params
 	Floors       []bundle.Peer `json:"floors,omitempty"`
 	Predecessors []Predecessor `json:"predecessors,omitempty"`
+	Earlier      []epochFile   `json:"earlier_epochs,omitempty"`
 }
 
 func parse(data []byte) (*Endpoint, error) {
@@ -55,7 +56,10 @@ func parse(data []byte) (*Endpoint, error) {
 		return nil, fmt.Errorf("%w: the key is not in hex", ErrFile)
 	}
 	defer clear(d)
-	e.Key, err = ibc.NewPrivateKey(e.Params, e.Identity, d)
+	if e.Key, err = ibc.NewPrivateKey(e.Params, e.Identity, d); err != nil {
+		return nil, err
+	}
+	e.Earlier, err = parseEpochs(f.Earlier)
 	return e, err
 }
 
@@ -68,7 +72,7 @@ func (e *Endpoint) encode() ([]byte, error) {
 	}
 	data, err := json.MarshalIndent(file{
 		version, e.Identity, e.Params, hex.EncodeToString(d), e.Peers, e.Names, e.RecoveryHash,
-		e.Address, e.CLMAddresses, e.Anchors, e.Recipient, root, e.Floors, e.Predecessors,
+		e.Address, e.CLMAddresses, e.Anchors, e.Recipient, root, e.Floors, e.Predecessors, encodeEpochs(e.Earlier),
 	}, "", " ")
 	if err != nil {
 		return nil, fmt.Errorf("encode identity: %w", err)

@@ -146,7 +146,7 @@ func (s Store) HeldTo(b *bundle.Bundle, paramsID [ibc.ParamsIDSize]byte) error {
 	if err != nil {
 		return err
 	}
-	defer present.Key.Destroy()
+	defer present.Destroy()
 	if present.Params.ID() == paramsID || present.Root == paramsID {
 		return nil
 	}
@@ -169,7 +169,7 @@ func (s Store) Install(b *bundle.Bundle) (changed bool, err error) {
 	case err != nil:
 		return false, err
 	}
-	defer present.Key.Destroy()
+	defer present.Destroy()
 	next, err := present.Accept(b)
 	if err != nil || next == nil {
 		return false, err

@@ -17,6 +17,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/provision"
 	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
@@ -260,7 +261,7 @@ func somethingWaits(ctx context.Context, devices inventory, names []string) ([]s
 
 // deliverTo hands over what waits for devices; with visit it visits also those
 // for which nothing does.
-func (a *app) deliverTo(ctx context.Context, s *site, identity *bundle.Bundle, devices inventory, names []string, visit bool) (*report, error) {
+func (a *app) deliverTo(ctx context.Context, s *site, identity *provision.Endpoint, devices inventory, names []string, visit bool) (*report, error) {
 	dialer, err := a.dialer(s, identity)
 	if err != nil {
 		return nil, err

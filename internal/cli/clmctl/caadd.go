@@ -75,7 +75,7 @@ func (a *app) runCAAdd(ctx context.Context, s *site, o caAddOptions) error {
 	if err != nil {
 		return err
 	}
-	defer identity.Key.Destroy()
+	defer identity.Destroy()
 	ca, challenge, err := a.askAuthority(ctx, s, o)
 	if err != nil {
 		return err

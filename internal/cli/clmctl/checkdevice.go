@@ -94,7 +94,7 @@ func whenOr(t, now time.Time, otherwise string) string {
 // device.
 func (c *checkup) checkAnswers(ctx context.Context, d fleet.Device) bool {
 	const check = "device address"
-	dialer, err := c.quietDialer(c.site, c.identity.Key, c.identity.Params)
+	dialer, err := c.quietDialer(c.site, c.identity)
 	if err != nil {
 		c.failError(check, "", err)
 		return false
@@ -135,7 +135,7 @@ func joinAddresses[T fmt.Stringer](list []T) string {
 }
 
 func (c *checkup) ask(ctx context.Context, d fleet.Device) (status enrol.DeviceStatus, err error) {
-	dialer, err := c.quietDialer(c.site, c.identity.Key, c.identity.Params)
+	dialer, err := c.quietDialer(c.site, c.identity)
 	if err != nil {
 		return status, err
 	}

@@ -118,7 +118,7 @@ func (c *checkup) probeDevices(ctx context.Context, list []fleet.Device) {
 		c.skip(check, "there is no device to contact")
 		return
 	}
-	dialer, err := c.quietDialer(c.site, c.identity.Key, c.identity.Params)
+	dialer, err := c.quietDialer(c.site, c.identity)
 	if err != nil {
 		c.failError(check, "", err)
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"github.com/edgeclm/edgeclm/internal/coaplink"
@@ -27,7 +28,12 @@ func (c *checkup) checkKeys(context.Context) {
 	default:
 		c.ok(check, "%s, its key fits the parameters of epoch %d", identity.Identity, identity.Params.Epoch())
 	}
-	c.checkCredential(identity.Key)
+	c.checkCredential("channel key", credentialFile, identity.Key)
+	for _, past := range identity.Earlier {
+		if past.Key != nil {
+			c.checkCredential(fmt.Sprintf("channel key of epoch %d", past.Params.Epoch()), earlierCredential(past.Params), past.Key)
+		}
+	}
 	c.checkRA()
 }
 
@@ -48,22 +54,17 @@ func (c *checkup) sameParams(want *ibc.Params) error {
 	return nil
 }
 
-func (c *checkup) checkCredential(key *ibc.PrivateKey) {
-	const check = "channel key"
-	stored, err := keyfile.ReadSecret(c.site.dir.path(credentialFile), maxKeyFile)
-	defer clear(stored)
+func (c *checkup) checkCredential(check, file string, key *ibc.PrivateKey) {
+	_, err := c.site.dir.readCredential(file, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.ok(check, "none yet: the first contact with a device makes it")
 		return
-	}
-	if err == nil {
-		_, err = coaplink.ParseCredential(stored, key)
 	}
 	switch {
 	case errors.Is(err, coaplink.ErrCredential):
 		c.ok(check, "of an earlier identity: the next contact with a device makes a new one")
 	case err != nil:
-		c.fail(check, "move "+c.site.dir.path(credentialFile)+" away: the next contact with a device makes a new one", "%v", err)
+		c.fail(check, "move "+c.site.dir.path(file)+" away: the next contact with a device makes a new one", "%v", err)
 	default:
 		c.ok(check, "it is bound to the identity")
 	}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
 // verdict is what a check finds.
@@ -40,13 +40,13 @@ type checkup struct {
 	*app
 	site *site
 
-	sources   *sources       // of the configuration; nil: it cannot be read
-	identity  *bundle.Bundle // nil: it cannot be read
-	inventory inventory      // nil: it cannot be opened
-	latest    time.Time      // of the times that were recorded here
-	caDate    time.Time      // what the CA's clock showed, zero if not told
-	caSkew    time.Duration  // and how far ours was ahead then
-	contact   bool           // contact every device
+	sources   *sources            // of the configuration; nil: it cannot be read
+	identity  *provision.Endpoint // nil: it cannot be read
+	inventory inventory           // nil: it cannot be opened
+	latest    time.Time           // of the times that were recorded here
+	caDate    time.Time           // what the CA's clock showed, zero if not told
+	caSkew    time.Duration       // and how far ours was ahead then
+	contact   bool                // contact every device
 	found     []checked
 }
 
@@ -114,7 +114,7 @@ func (a *app) runCheckup(cmd *cobra.Command, o doctorOptions) error {
 
 func (c *checkup) close() {
 	if c.identity != nil {
-		c.identity.Key.Destroy()
+		c.identity.Destroy()
 	}
 	if c.inventory != nil {
 		// Nothing was written.

@@ -98,8 +98,8 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 	if err != nil {
 		return err
 	}
-	defer identity.Key.Destroy()
-	m, delivery, err := a.readDelivery(o, identity.Params)
+	defer identity.Destroy()
+	m, delivery, err := a.readDelivery(o, identity.Accepted())
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 
 // readDelivery reads manifest and addresses. The rows of the delivery are those
 // of the returned list, in its order.
-func (a *app) readDelivery(o commissionOptions, params *ibc.Params) ([]bundle.Row, store.Delivery, error) {
+func (a *app) readDelivery(o commissionOptions, known []*ibc.Params) ([]bundle.Row, store.Delivery, error) {
 	d := store.Delivery{At: a.Now(), Source: filepath.Base(o.manifest), Refuse: o.deliver == deliverNever, Reinstate: o.reinstate}
 	if o.earliest != "" {
 		id, err := ibc.ParseIdentity("edgeclm/v1/dev/any/" + o.earliest)
@@ -176,7 +176,7 @@ func (a *app) readDelivery(o commissionOptions, params *ibc.Params) ([]bundle.Ro
 	if err != nil {
 		return nil, d, clikit.WithCode(err, clikit.ExitUsage)
 	}
-	m, err := bundle.ParseManifest(data, params)
+	m, err := bundle.ParseManifestOf(data, known)
 	if err != nil {
 		return nil, d, fmt.Errorf("%s: %w", o.manifest, err)
 	}

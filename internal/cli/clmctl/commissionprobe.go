@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/provision"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -21,8 +21,8 @@ type probeView struct {
 }
 
 // probeCommissioned makes a handshake with each device, and nothing more.
-func (a *app) probeCommissioned(ctx context.Context, s *site, own *bundle.Bundle, list []fleet.Device) ([]probeView, error) {
-	dialer, err := a.quietDialer(s, own.Key, own.Params)
+func (a *app) probeCommissioned(ctx context.Context, s *site, own *provision.Endpoint, list []fleet.Device) ([]probeView, error) {
+	dialer, err := a.quietDialer(s, own)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ type dryResult struct {
 }
 
 // dryCommission says who is where, and takes nothing into the inventory.
-func (a *app) dryCommission(ctx context.Context, s *site, own *bundle.Bundle, d store.Delivery, probe bool) error {
+func (a *app) dryCommission(ctx context.Context, s *site, own *provision.Endpoint, d store.Delivery, probe bool) error {
 	r := dryResult{Devices: len(d.Rows)}
 	if probe {
 		var err error

@@ -8,9 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
-	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/provision"
@@ -22,13 +20,12 @@ import (
 type dataDir string
 
 const (
-	configFile     = "config.yaml"    // the configuration, unless --config names another
-	paramsFile     = "params.json"    // the PKG's public parameters
-	credentialFile = "credential.pem" //nolint:gosec // the name of the file with key and binding of the DTLS channel
-	raFile         = "ra.pem"         // key and certificate that sign SCEP requests
-	authorityFile  = "ca.json"        // the CA in use
-	inventoryFile  = "inventory.db"   // devices, enrolments, history
-	lockFile       = "lock"           // held while the files above are changed
+	configFile    = "config.yaml"  // the configuration, unless --config names another
+	paramsFile    = "params.json"  // the PKG's public parameters
+	raFile        = "ra.pem"       // key and certificate that sign SCEP requests
+	authorityFile = "ca.json"      // the CA in use
+	inventoryFile = "inventory.db" // devices, enrolments, history
+	lockFile      = "lock"         // held while the files above are changed
 )
 
 const maxKeyFile = 32 << 10 // bytes
@@ -52,9 +49,10 @@ func (d dataDir) lock() (unlock func() error, err error) {
 	return unlock, err
 }
 
-// identity returns the CLM's own bundle.
-func (d dataDir) identity() (*bundle.Bundle, error) {
-	b, err := d.provision().Load()
+// identity returns who the CLM is, with its keys of earlier epochs. The caller
+// destroys it.
+func (d dataDir) identity() (*provision.Endpoint, error) {
+	own, err := d.provision().Load()
 	if errors.Is(err, provision.ErrNone) {
 		return nil, clikit.WithHint(clikit.Usage("the CLM in %s has no identity yet", d),
 			"clmctl recipient, then pkg-offline issue --role clm, then clmctl init --bundle FILE")
@@ -62,7 +60,7 @@ func (d dataDir) identity() (*bundle.Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("own identity: %w", err)
 	}
-	return b.Bundle, nil
+	return own, nil
 }
 
 // writeParams writes params.json, the one public file.
@@ -72,32 +70,6 @@ func (d dataDir) writeParams(p *ibc.Params) error {
 		return fmt.Errorf("encode parameters: %w", err)
 	}
 	return keyfile.WriteDurable(d.path(paramsFile), append(data, '\n'), keyfile.PublicPerm)
-}
-
-// credential returns the key and binding of the DTLS channel. It makes them if
-// there are none, or none of this identity: an earlier generation's are of no
-// use any more.
-func (d dataDir) credential(key *ibc.PrivateKey, random io.Reader) (*coaplink.Credential, error) {
-	stored, err := keyfile.ReadSecret(d.path(credentialFile), maxKeyFile)
-	defer clear(stored)
-	if err == nil {
-		c, err := coaplink.ParseCredential(stored, key)
-		if !errors.Is(err, coaplink.ErrCredential) {
-			return c, err
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read DTLS credential: %w", err)
-	}
-	c, err := coaplink.NewCredential(key, random)
-	if err != nil {
-		return nil, fmt.Errorf("make DTLS credential: %w", err)
-	}
-	data, err := c.MarshalPEM()
-	if err != nil {
-		return nil, err
-	}
-	defer clear(data)
-	return c, keyfile.WriteDurable(d.path(credentialFile), data, keyfile.SecretPerm)
 }
 
 // ra returns the key that signs SCEP requests, and makes one if there is none.

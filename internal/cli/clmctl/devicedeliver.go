@@ -54,7 +54,7 @@ func (a *app) runDeviceDeliver(ctx context.Context, s *site, o selection, visit 
 	if err != nil {
 		return err
 	}
-	defer identity.Key.Destroy()
+	defer identity.Destroy()
 	devices, err := s.dir.inventory(ctx, true)
 	if err != nil {
 		return err

@@ -122,7 +122,7 @@ func (a *app) runDiscover(ctx context.Context, s *site, o discoverOptions) (err 
 	if err != nil {
 		return err
 	}
-	defer identity.Key.Destroy()
+	defer identity.Destroy()
 	dialer, err := a.dialer(s, identity)
 	if err != nil {
 		return err

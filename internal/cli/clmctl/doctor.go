@@ -150,7 +150,7 @@ func (a *app) target(s *site, device fleet.Device) (conformance.Target, error) {
 	if err != nil {
 		return none, err
 	}
-	defer identity.Key.Destroy()
+	defer identity.Destroy()
 	dialer, err := a.dialer(s, identity)
 	if err != nil {
 		return none, err

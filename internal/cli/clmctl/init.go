@@ -24,7 +24,9 @@ params_id, the PKG's root of trust: compare it with what pkg-offline init
 printed, or give it with --params-id.
 
 The same bundle again changes nothing. A bundle of a later generation replaces
-the identity; devices then refuse the earlier one.`,
+the identity; devices then refuse the earlier one. A bundle of a later epoch of
+the same PKG becomes the identity beside the one that is there: devices of either
+epoch are accepted until clmctl epoch close.`,
 		Example: "  clmctl init --bundle usb/clm-clm-1.e1.g1.bundle.age",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -83,7 +85,12 @@ func (a *app) install(d dataDir, b *bundle.Bundle) (changed bool, err error) {
 	if err := d.writeParams(b.Params); err != nil {
 		return false, err
 	}
-	_, err = d.credential(b.Key, a.Random)
+	own, err := d.identity()
+	if err != nil {
+		return false, err
+	}
+	defer own.Destroy()
+	_, err = d.credentials(own, a.Random)
 	return changed, err
 }
 

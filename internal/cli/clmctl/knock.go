@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"sync"
@@ -12,8 +11,7 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/fleet"
-	"github.com/edgeclm/edgeclm/internal/ibc"
-	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
 // condition is what a handshake with a device's address says about the device.
@@ -180,18 +178,10 @@ func resolver() func(ctx context.Context, address string) ([]netip.AddrPort, err
 
 // quietDialer is the dialer of this CLM for looking alone: where there is no
 // key of the channel yet, it makes one for this time, and writes nothing.
-func (a *app) quietDialer(s *site, key *ibc.PrivateKey, params *ibc.Params) (*coaplink.Dialer, error) {
-	stored, err := keyfile.ReadSecret(s.dir.path(credentialFile), maxKeyFile)
-	defer clear(stored)
-	var credential *coaplink.Credential
-	if err == nil {
-		credential, err = coaplink.ParseCredential(stored, key)
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, coaplink.ErrCredential) {
-		credential, err = coaplink.NewCredential(key, a.Random)
-	}
+func (a *app) quietDialer(s *site, own *provision.Endpoint) (*coaplink.Dialer, error) {
+	keys, err := s.dir.quietCredentials(own, a.Random)
 	if err != nil {
-		return nil, fmt.Errorf("DTLS credential: %w", err)
+		return nil, err
 	}
-	return &coaplink.Dialer{Credential: credential, Params: []*ibc.Params{params}, Random: a.Random, Timeouts: s.Device}, nil
+	return a.dialerWith(s, own, keys), nil
 }

@@ -59,7 +59,7 @@ func (a *app) notifier(s *site, log *slog.Logger) (*notify.Notifier, error) {
 			return nil, err
 		}
 		name = identity.Identity.Name
-		identity.Key.Destroy()
+		identity.Destroy()
 	}
 	return &notify.Notifier{
 		Dir: s.dir.path(notifyDir), CLM: name, Channels: channels,

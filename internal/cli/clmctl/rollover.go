@@ -71,10 +71,10 @@ type turnover struct {
 }
 
 // turnover reads the rollover of ca.json.
-func (f authorityJSON) turnover(params *ibc.Params) (*turnover, error) {
+func (f authorityJSON) turnover(params []*ibc.Params) (*turnover, error) {
 	t := &turnover{rollover: *f.Rollover, old: f.Authorities[0], next: f.Authorities[1]}
 	for _, raw := range t.Statements {
-		set, _, err := bundle.ParseAnchors(raw, params)
+		set, _, err := bundle.ParseAnchorsOf(raw, params)
 		if err != nil {
 			return nil, err
 		}

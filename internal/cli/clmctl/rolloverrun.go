@@ -13,6 +13,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/provision"
 	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
@@ -21,7 +22,7 @@ import (
 type rollingSite struct {
 	*site
 	file     authorityJSON
-	identity *bundle.Bundle
+	identity *provision.Endpoint
 	devices  inventory
 	fleet    []fleet.Device // all of them, in the order of their names
 }
@@ -36,7 +37,7 @@ func (a *app) openRolling(ctx context.Context, s *site) (_ *rollingSite, err err
 		return nil, err
 	}
 	if w.devices, err = s.dir.inventory(ctx, true); err != nil {
-		w.identity.Key.Destroy()
+		w.identity.Destroy()
 		return nil, err
 	}
 	if w.fleet, err = store.Collect(w.devices.ListDevices(ctx, store.Filter{})); err != nil {
@@ -46,7 +47,7 @@ func (a *app) openRolling(ctx context.Context, s *site) (_ *rollingSite, err err
 }
 
 func (w *rollingSite) close() error {
-	w.identity.Key.Destroy()
+	w.identity.Destroy()
 	return w.devices.Close()
 }
 
@@ -55,7 +56,7 @@ func (w *rollingSite) turnover() (*turnover, error) {
 	if w.file.Rollover == nil {
 		return nil, errNoRollover
 	}
-	return w.file.turnover(w.identity.Params)
+	return w.file.turnover(w.identity.Verifying())
 }
 
 // underWay runs do on the rollover that is under way.
@@ -100,7 +101,7 @@ func (w *rollingSite) readStatements(ctx context.Context, files []string, inForc
 		if err != nil {
 			return nil, clikit.WithCode(err, clikit.ExitUsage)
 		}
-		set, _, err := bundle.ParseAnchors(raw, w.identity.Params)
+		set, _, err := bundle.ParseAnchorsOf(raw, w.identity.Accepted())
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
@@ -161,7 +162,7 @@ func (a *app) startRollover(ctx context.Context, s *site, o rolloverStartOptions
 	}
 	defer clear(challenge)
 	old := w.file.Authorities[0]
-	t, err := newTurnover(old, next, r, w.identity.Params)
+	t, err := newTurnover(old, next, r, w.identity.Verifying())
 	if err != nil {
 		return err
 	}
@@ -187,7 +188,7 @@ func readCrossSigned(file string) ([]byte, error) {
 }
 
 // newTurnover checks that a rollover makes sense.
-func newTurnover(old, next authority, r *rollover, params *ibc.Params) (*turnover, error) {
+func newTurnover(old, next authority, r *rollover, params []*ibc.Params) (*turnover, error) {
 	if old.Name == next.Name {
 		return nil, clikit.WithHint(clikit.Usage("CA %s is the one in use", old.Name), "give the new CA another name: --name NAME")
 	}
@@ -352,7 +353,7 @@ func (w *rollingSite) withStatements(ctx context.Context, t *turnover, files []s
 	}
 	r := t.rollover
 	r.Stage, r.Statements, r.CrossSigned = to, raws, nil
-	next, err := authorityJSON{Authorities: w.file.Authorities, Rollover: &r}.turnover(w.identity.Params)
+	next, err := authorityJSON{Authorities: w.file.Authorities, Rollover: &r}.turnover(w.identity.Verifying())
 	if err != nil {
 		return nil, err
 	}

@@ -133,7 +133,7 @@ func (w *watching) title() string {
 	if err != nil {
 		return string(w.site.dir)
 	}
-	defer identity.Key.Destroy()
+	defer identity.Destroy()
 	return identity.Identity.Name
 }
 

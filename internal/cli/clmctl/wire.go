@@ -10,12 +10,12 @@ import (
 	"slices"
 	"time"
 
-	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/coaplink"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/provision"
 	"github.com/edgeclm/edgeclm/internal/renewal"
 	"github.com/edgeclm/edgeclm/internal/scep"
 	"github.com/edgeclm/edgeclm/internal/store"
@@ -98,7 +98,7 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 	if err != nil {
 		return nil, err
 	}
-	defer identity.Key.Destroy()
+	defer identity.Destroy()
 	dialer, err := a.dialer(s, identity)
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 		runners = append(runners, r)
 	}
 	w.runner = runners[0]
-	if w.worker, err = file.worker(runners, identity.Params, devices); err != nil {
+	if w.worker, err = file.worker(runners, identity.Verifying(), devices); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
@@ -141,7 +141,7 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 const spareLife = 0.2
 
 // worker returns who enrols each device at the CA that is its own at the moment.
-func (f authorityJSON) worker(runners []*enrol.Runner, params *ibc.Params, sightings enrol.SightingStore) (renewal.Worker, error) {
+func (f authorityJSON) worker(runners []*enrol.Runner, params []*ibc.Params, sightings enrol.SightingStore) (renewal.Worker, error) {
 	failover := runners[len(f.inUse()):]
 	at := func(i int) renewal.Worker {
 		if len(failover) == 0 {
@@ -178,7 +178,7 @@ func (a *app) contact(ctx context.Context, s *site, log *slog.Logger) (*works, e
 	if err != nil {
 		return nil, err
 	}
-	defer identity.Key.Destroy()
+	defer identity.Destroy()
 	dialer, err := a.dialer(s, identity)
 	if err != nil {
 		return nil, err
@@ -204,13 +204,18 @@ func (a *app) client(s *site, ca authority, ra scep.RA, log *slog.Logger) (*scep
 }
 
 // dialer returns the CLM's end of the channels to devices.
-func (a *app) dialer(s *site, identity *bundle.Bundle) (*coaplink.Dialer, error) {
-	credential, err := s.dir.credential(identity.Key, a.Random)
+func (a *app) dialer(s *site, identity *provision.Endpoint) (*coaplink.Dialer, error) {
+	keys, err := s.dir.credentials(identity, a.Random)
 	if err != nil {
 		return nil, err
 	}
-	params := []*ibc.Params{identity.Params}
-	return &coaplink.Dialer{Credential: credential, Params: params, Random: a.Random, Timeouts: s.Device}, nil
+	return a.dialerWith(s, identity, keys), nil
+}
+
+// dialerWith accepts devices of every epoch that is open, and meets each with
+// the key that it knows.
+func (a *app) dialerWith(s *site, own *provision.Endpoint, keys credentials) *coaplink.Dialer {
+	return &coaplink.Dialer{Credential: keys.present, Earlier: keys.earlier, Params: own.Accepted(), Random: a.Random, Timeouts: s.Device}
 }
 
 // findParams looks parameters up by their epoch.
