@@ -4,6 +4,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 
+	"github.com/edgeclm/edgeclm/internal/custody"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 )
 
@@ -27,4 +28,18 @@ func (w whole) Derive(purpose string, size int) ([]byte, error) {
 	s := w.Bytes()
 	defer clear(s)
 	return hkdf.Key(sha256.New, s, nil, purpose, size)
+}
+
+// gathered is the master secret of shares that were brought together.
+type gathered struct {
+	whole
+	shares []*custody.Share
+}
+
+// Destroy implements authority.
+func (g gathered) Destroy() {
+	g.whole.Destroy()
+	for _, x := range g.shares {
+		x.Destroy()
+	}
 }

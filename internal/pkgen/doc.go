@@ -4,7 +4,8 @@
 //
 // Its directory holds
 //
-//	master.age     the master secret, sealed to a passphrase (age scrypt)
+//	master.age     the master secret, sealed to a passphrase (age scrypt); or
+//	shares.json    what is public of its shares (custody), which are elsewhere
 //	params.json    the public parameters of the present epoch
 //	params/        those of earlier epochs, and the statements that lead on
 //	ledger.jsonl   every issue, hash-chained with signed heads (hashlog)
@@ -60,6 +61,11 @@ var (
 	ErrMoved = errors.New("the batch is out of date")
 	// ErrUnreadable is wrapped when a batch asks for more than can be shown.
 	ErrUnreadable = errors.New("the batch asks for what cannot be shown")
+	// ErrShared is wrapped when the master secret is in shares, and a passphrase
+	// came.
+	ErrShared = errors.New("the master secret is in shares")
+	// ErrWhole is wrapped when the master secret is in one piece, and shares came.
+	ErrWhole = errors.New("the master secret is in one piece")
 	// ErrMedium is wrapped when the medium and its manifest do not agree.
 	ErrMedium = errors.New("medium does not agree with its manifest")
 )
@@ -67,10 +73,13 @@ var (
 // Names of the files in a PKG's directory.
 const (
 	MasterFile      = "master.age"
+	SharesFile      = "shares.json"
+	SharesDir       = "shares" // of the share files, unless they go elsewhere
 	ParamsFile      = "params.json"
 	LedgerFile      = "ledger.jsonl"
 	RecoveryFile    = "recovery.age"
 	RecoveryPubFile = "recovery.json"
+	pendingFile     = "shares.pending.json"
 	lockFile        = "lock"
 )
 

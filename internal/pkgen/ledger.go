@@ -24,6 +24,7 @@ const (
 	typeIssue  = "issue"
 	typeAnchor = "anchor"
 	typeEpoch  = "epoch"
+	typeShares = "shares"
 )
 
 // Entry is one fact of the ledger.
@@ -34,7 +35,7 @@ type Entry struct {
 }
 
 // Fact is the body of a ledger entry: an "init", which is the first and only
-// one of its kind, an "issue", an "anchor" or an "epoch".
+// one of its kind, an "issue", an "anchor", an "epoch", or "shares".
 type Fact struct {
 	Type string `json:"type"`
 	// Lab: it was done on a machine that was not air-gapped.
@@ -60,10 +61,21 @@ type Fact struct {
 	Names     []fleet.Name      `json:"names,omitempty"`
 	CLMs      []string          `json:"clms,omitempty"` // that a device listens to
 
+	// Of an anchor, and of a sharing.
+	Serial uint64 `json:"serial,omitempty"`
+
 	// Of an anchor.
-	Serial  uint64         `json:"serial,omitempty"`
 	Pattern bundle.Pattern `json:"pattern,omitempty"`
 	Anchors []Hash         `json:"anchors_sha256,omitempty"`
+
+	// Of shares, and of an init with shares: the sharing that is in force from
+	// now on (custody.Sharing.ID) and the one before; or a share of it that was
+	// made again, by its number.
+	Sharing   *Hash    `json:"sharing_sha256,omitempty"`
+	Previous  *Hash    `json:"previous_sha256,omitempty"`
+	Threshold int      `json:"threshold,omitempty"`
+	Holders   []string `json:"holders,omitempty"`
+	Recovered int      `json:"recovered,omitempty"`
 }
 
 // What says what an entry is about, for people.
@@ -87,6 +99,7 @@ type Ledger struct {
 	chain   []ibc.Succession          // of epochs, from the second to the present one
 	latest  map[bundle.Subject]uint64 // index of the latest issue
 	anchor  uint64                    // index of the latest anchor statement; 0: none
+	sharing uint64                    // index of the entry with the sharing in force; 0: none
 }
 
 // ReadParams reads the public parameters of a PKG's directory.
@@ -190,6 +203,8 @@ func (l *Ledger) add(e hashlog.Entry) error {
 		err = l.checkAnchor(entry.Fact)
 	case entry.Type == typeEpoch:
 		err = l.checkEpoch(entry.Fact)
+	case entry.Type == typeShares:
+		err = l.checkShares(entry.Fact)
 	}
 	if err != nil {
 		return err
@@ -208,16 +223,23 @@ func (l *Ledger) append(e Entry) {
 		statement, _ := hex.DecodeString(e.Statement) // it was checked, or made here
 		l.Params = e.Params
 		l.chain = append(l.chain, ibc.Succession{Params: e.Params, Statement: statement})
+		l.sharing = 0 // of the secret before
 	case typeIssue:
 		l.latest[subject(*e.Identity)] = e.Index
 	case typeAnchor:
 		l.anchor = e.Index
+	}
+	if e.Sharing != nil && e.Recovered == 0 {
+		l.sharing = e.Index
 	}
 }
 
 func (l *Ledger) checkInit(f Fact) error {
 	if f.Params == nil || f.Recovery == nil {
 		return fmt.Errorf("%w: an init entry without parameters or recovery key", hashlog.ErrFormat)
+	}
+	if f.Sharing != nil {
+		return l.checkShares(f)
 	}
 	return nil
 }

@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/custody"
 	"github.com/edgeclm/edgeclm/internal/hashlog"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
@@ -32,11 +34,15 @@ type InitOptions struct {
 	// Witness is called when everything is written, before the master secret is
 	// destroyed: it signs the transcript. nil: nobody.
 	Witness func(*Ledger, bundle.Signer) error
+	// Shares: the master secret is shared out, and the passphrase seals the
+	// recovery key alone; nil: the passphrase seals both.
+	Shares *SharesOptions
 }
 
 // Init makes a PKG of epoch 1 in an empty or new directory and returns its
-// ledger. The master secret is written last: a directory without it is the
-// remains of an interrupted Init and may be used again.
+// ledger. The master secret, or the description of its shares, is written last:
+// a directory without either is the remains of an interrupted Init and may be
+// used again.
 func Init(c Config, passphrase []byte, o InitOptions) (*Ledger, error) {
 	if err := c.Files.EnsureDir(c.Dir); err != nil {
 		return nil, err
@@ -76,30 +82,25 @@ func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal the recovery key: %w", err)
 	}
-	plain := encodeMaster(master)
-	defer clear(plain)
-	sealedMaster, err := seal(plain, passphrase, c.WorkFactor)
+	fact := Fact{Type: typeInit, Lab: o.Lab, Params: master.Params(), Recovery: &recoveryHash}
+	last, finish, err := c.keep(master, passphrase, o.Shares, &fact)
 	if err != nil {
-		return nil, fmt.Errorf("seal the master secret: %w", err)
+		return nil, err
 	}
 	params, err := json.MarshalIndent(master.Params(), "", "  ")
 	if err != nil {
 		return nil, err
 	}
-	ledger, err := c.firstEntry(master, Fact{Type: typeInit, Lab: o.Lab, Params: master.Params(), Recovery: &recoveryHash})
+	ledger, err := c.firstEntry(master, fact)
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range []struct {
-		path string
-		data []byte
-		perm fs.FileMode
-	}{
+	for _, f := range []initFile{
 		{recoveryFile, sealedRecovery, keyfile.SecretPerm},
 		{c.path(RecoveryPubFile), recoveryPub, keyfile.SecretPerm},
 		{c.path(LedgerFile), ledger, keyfile.SecretPerm},
 		{c.path(ParamsFile), append(params, '\n'), keyfile.PublicPerm},
-		{c.path(MasterFile), sealedMaster, keyfile.SecretPerm},
+		last,
 	} {
 		if err := c.Files.WriteDurable(f.path, f.data, f.perm); err != nil {
 			return nil, err
@@ -107,6 +108,9 @@ func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
 		if err := keyfile.ReadBack(f.path, f.data); err != nil {
 			return nil, err
 		}
+	}
+	if err := finish(); err != nil {
+		return nil, err
 	}
 	read, err := ReadLedger(c.path(LedgerFile), master.Params())
 	if err != nil {
@@ -125,10 +129,44 @@ func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
 // written to it.
 func (c Config) Unused() error { return c.checkUnused() }
 
+type initFile struct {
+	path string
+	data []byte
+	perm fs.FileMode
+}
+
+// keep seals the master secret, whole or in shares, whose files it writes. It
+// returns the file that makes the directory a PKG, to be written last, and what
+// is to be done then.
+func (c Config) keep(master *ibc.MasterSecret, passphrase []byte, shares *SharesOptions, fact *Fact) (last initFile, finish func() error, err error) {
+	if shares == nil {
+		plain := encodeMaster(master)
+		defer clear(plain)
+		sealed, err := seal(plain, passphrase, c.WorkFactor)
+		if err != nil {
+			return last, nil, fmt.Errorf("seal the master secret: %w", err)
+		}
+		return initFile{c.path(MasterFile), sealed, keyfile.SecretPerm}, func() error { return nil }, c.dropPending()
+	}
+	d, err := c.deal(master, 1, *shares)
+	if err != nil {
+		return last, nil, err
+	}
+	of := sharingFact(typeInit, d.sharing, Entry{})
+	of.Lab, of.Params, of.Recovery = fact.Lab, fact.Params, fact.Recovery
+	*fact = of
+	description, err := d.sharing.Marshal()
+	if err != nil {
+		return last, nil, err
+	}
+	finish = func() error { return c.Files.RemoveDurable(c.path(pendingFile)) }
+	return initFile{c.path(SharesFile), description, keyfile.PublicPerm}, finish, c.write(d)
+}
+
 // checkUnused refuses a directory that holds a PKG, or a ledger that records
 // more than its making: its master secret may only be missing for now.
 func (c Config) checkUnused() error {
-	if _, err := os.Lstat(c.path(MasterFile)); err == nil {
+	if c.isPKG() {
 		return fmt.Errorf("%w in %s", ErrExists, c.Dir)
 	}
 	if _, err := os.Lstat(c.path(LedgerFile)); errors.Is(err, fs.ErrNotExist) {
@@ -139,7 +177,7 @@ func (c Config) checkUnused() error {
 		return nil // cut between ledger and parameters
 	}
 	if err != nil || len(ledger.Entries) > 1 {
-		return errors.Join(fmt.Errorf("%w in %s, without its %s", ErrExists, c.Dir, MasterFile), err)
+		return errors.Join(fmt.Errorf("%w in %s, without its %s or %s", ErrExists, c.Dir, MasterFile, SharesFile), err)
 	}
 	return nil
 }
@@ -159,14 +197,40 @@ func ledgerSigner(s bundle.Signer) hashlog.Signer {
 
 // Open opens a PKG with its passphrase, takes the lock of its directory and
 // drops what an interrupted run left at the end of its ledger. The caller
-// closes it.
+// closes it. Errors wrap ErrShared if its master secret is in shares.
 func Open(c Config, passphrase []byte) (*PKG, error) {
+	return c.openWith(func(ledger *Ledger) (authority, error) {
+		if entry, shared := ledger.Sharing(); shared {
+			return nil, fmt.Errorf("%w: %d of those of %s make it", ErrShared, entry.Threshold, strings.Join(entry.Holders, ", "))
+		}
+		return c.openMaster(passphrase)
+	})
+}
+
+// OpenShares is Open with shares that were brought together, which the PKG
+// destroys when it is closed, or not opened. Errors wrap ErrWhole or those of
+// custody.Together.
+func OpenShares(c Config, shares []*custody.Share) (*PKG, error) {
+	p, err := c.openWith(func(ledger *Ledger) (authority, error) { return c.openShares(ledger, shares) })
+	if err != nil {
+		for _, x := range shares {
+			x.Destroy()
+		}
+		return nil, err
+	}
+	if err := p.settleSharing(); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+func (c Config) openWith(key func(*Ledger) (authority, error)) (*PKG, error) {
 	unlock, err := c.lock()
 	if err != nil {
 		return nil, err
 	}
 	p := &PKG{Config: c, unlock: unlock}
-	if err := p.open(passphrase); err != nil {
+	if err := p.open(key); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
@@ -180,30 +244,29 @@ func (c Config) lock() (unlock func() error, err error) {
 	return keyfile.Lock(c.path(lockFile))
 }
 
-func (p *PKG) open(passphrase []byte) error {
+// isPKG reports whether the directory is a PKG, and not what an interrupted
+// Init left.
+func (c Config) isPKG() bool {
+	for _, name := range []string{MasterFile, SharesFile} {
+		if _, err := os.Lstat(c.path(name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *PKG) open(key func(*Ledger) (authority, error)) error {
 	if _, err := p.finishEpoch(); err != nil {
 		return err
 	}
-	sealed, err := keyfile.ReadSecret(p.path(MasterFile), maxSmallFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w in %s: %w", ErrNoPKG, p.Dir, err)
+	if !p.isPKG() {
+		return fmt.Errorf("%w in %s: neither %s nor %s is there", ErrNoPKG, p.Dir, MasterFile, SharesFile)
 	}
+	ledger, err := ReadPublic(p.Dir)
 	if err != nil {
 		return err
 	}
-	plain, err := unseal(sealed, passphrase)
-	runtime.GC() // else scrypt's 256 MiB set the heap's goal for the run
-	if err != nil {
-		return fmt.Errorf("open %s: %w", p.path(MasterFile), err)
-	}
-	defer clear(plain)
-	master, err := decodeMaster(plain)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", p.path(MasterFile), err)
-	}
-	p.authority = whole{master}
-	ledger, err := ReadPublic(p.Dir)
-	if err != nil {
+	if p.authority, err = key(ledger); err != nil {
 		return err
 	}
 	if own, params := p.authority.Params(), ledger.Params; params.ID() != own.ID() || params.Epoch() != own.Epoch() {
@@ -219,6 +282,24 @@ func (p *PKG) open(passphrase []byte) error {
 	}
 	p.Warn(fmt.Sprintf("the last run was interrupted: %d bytes at the end of the ledger record nothing that was handed out and are dropped", state.Unfinished))
 	return p.Files.TruncateDurable(p.path(LedgerFile), state.Size)
+}
+
+func (c Config) openMaster(passphrase []byte) (authority, error) {
+	sealed, err := keyfile.ReadSecret(c.path(MasterFile), maxSmallFile)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := unseal(sealed, passphrase)
+	runtime.GC() // else scrypt's 256 MiB set the heap's goal for the run
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", c.path(MasterFile), err)
+	}
+	defer clear(plain)
+	master, err := decodeMaster(plain)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", c.path(MasterFile), err)
+	}
+	return whole{master}, nil
 }
 
 // Params returns the public parameters.

@@ -18,8 +18,8 @@ import (
 )
 
 // VerifyDir checks a PKG's directory without any secret: parameters, the whole
-// ledger up to its last byte, the recovery key against the ledger, and that
-// secrets are readable by their owner only.
+// ledger up to its last byte, the recovery key and the description of the shares
+// against the ledger, and that secrets are readable by their owner only.
 func VerifyDir(dir string) (*Ledger, error) {
 	c := Config{Dir: dir}
 	ledger, err := ReadPublic(dir)
@@ -38,6 +38,9 @@ func VerifyDir(dir string) (*Ledger, error) {
 	}
 	if recovery.SHA256 != ledger.Recovery() {
 		return nil, fmt.Errorf("%s: %w: the ledger records another recovery key", c.path(RecoveryPubFile), ErrForeign)
+	}
+	if _, shared := ledger.Sharing(); shared {
+		return ledger, c.verifySharing(ledger)
 	}
 	sealed, err := keyfile.ReadSecret(c.path(MasterFile), maxSmallFile)
 	if err != nil {
