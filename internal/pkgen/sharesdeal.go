@@ -233,3 +233,13 @@ func (p *PKG) RecoverShare(holder Holder, out string, lab bool) (*Shared, error)
 	}
 	return &Shared{sharing, []string{f.path}, p.Ledger.Head()}, p.writeShare(f)
 }
+
+// ShareFiles returns where the shares of a sharing are written, that of share 1
+// first; out is as in SharesOptions.
+func (c Config) ShareFiles(s *custody.Sharing, out string) []string {
+	paths := make([]string, len(s.Holders()))
+	for i := range paths {
+		paths[i] = filepath.Join(c.sharesDir(out), s.FileName(i+1))
+	}
+	return paths
+}

@@ -13,8 +13,9 @@ import (
 )
 
 type anchorOptions struct {
-	dir, passphraseFile, out, pattern string
-	caFiles                           []string
+	dir, out, pattern string
+	keys              keys
+	caFiles           []string
 }
 
 func (a *app) anchorCommand() *cobra.Command {
@@ -39,7 +40,7 @@ number, so an interrupted run is completed by running it again.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
-	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase of the PKG, - for standard input (default: ask)")
+	o.keys.register(f)
 	f.StringVar(&o.out, "out", "", "the medium: a directory, made if need be")
 	f.StringVar(&o.pattern, "pattern", "", "names of the devices that it is for")
 	f.StringArrayVar(&o.caFiles, "ca", nil, "CA certificate to trust, in PEM or DER (repeat for more)")
@@ -67,11 +68,11 @@ func (a *app) runAnchor(cmd *cobra.Command, o anchorOptions) error {
 	if err != nil {
 		return err
 	}
-	passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, a.pkgPassphrase(o.passphraseFile, false))
+	opening, err := a.readKeys(cmd.Context(), o.dir, public, o.keys)
 	if err != nil {
 		return err
 	}
-	p, err := r.open(public, connected, passphrase)
+	p, err := r.open(public, connected, opening)
 	if err != nil {
 		return err
 	}

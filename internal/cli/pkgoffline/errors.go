@@ -5,6 +5,7 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/custody"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/hashlog"
 	"github.com/edgeclm/edgeclm/internal/ibc"
@@ -27,6 +28,12 @@ func explain(err error) error {
 		{pkgen.ErrEpochUnfinished, "run pkg-offline new-epoch again: it completes what was interrupted"},
 		{pkgen.ErrForeign, "use the medium and the files of this PKG, or an empty medium"},
 		{bundle.ErrParams, "use the medium and the files of this PKG, or an empty medium"},
+		{pkgen.ErrShared, "bring enough shares together: --share FILE for each"},
+		{pkgen.ErrWhole, "give its passphrase; pkg-offline shares split turns it into shares"},
+		{custody.ErrCeremony, "bring the share of this PKG"},
+		{custody.ErrSharing, "bring the share that was made last, and destroy the earlier ones"},
+		{custody.ErrTwice, "give each share once"},
+		{ibc.ErrShare, "bring another share, or its copy on paper; shares verify checks each"},
 		{hashlog.ErrUnfinished, "the next pkg-offline issue drops what is behind the last signed head"},
 		{hashlog.ErrTruncated, "bring back the latest copy of the ledger before anything is issued"},
 		{hashlog.ErrChain, "bring back the ledger from a copy"},
@@ -45,7 +52,7 @@ func explain(err error) error {
 // explainRequest is explain for what a person asked for: mistakes in it are
 // usage errors.
 func explainRequest(err error) error {
-	for _, cause := range []error{pkgen.ErrRequest, fleet.ErrName, fleet.ErrLabel, ibc.ErrIdentity} {
+	for _, cause := range []error{pkgen.ErrRequest, custody.ErrOptions, fleet.ErrName, fleet.ErrLabel, ibc.ErrIdentity} {
 		if errors.Is(err, cause) {
 			return clikit.WithCode(explain(err), clikit.ExitUsage)
 		}

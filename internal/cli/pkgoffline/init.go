@@ -14,7 +14,11 @@ import (
 
 type initOptions struct {
 	dir, passphraseFile, recoveryFile string
+	deal                              dealOptions
 }
+
+// sharePassphraseFlag is the flag for the passphrases of shares at init.
+const sharePassphraseFlag = "share-passphrase-file"
 
 func (a *app) initCommand() *cobra.Command {
 	var o initOptions
@@ -25,17 +29,26 @@ func (a *app) initCommand() *cobra.Command {
 makes the recovery key: a hash-based (SLH-DSA) key that can give the fleet a new
 root one day. It is sealed to the same passphrase; keep it on another medium.
 
+With --shares or --holder the master secret is shared out (Shamir): any
+--threshold of the shares make it, fewer say nothing of it. Each share is a file
+of its own, sealed for its holder, who takes it away; the passphrase then seals
+the recovery key alone. What is public of the shares is in shares.json, of which
+each holder keeps a copy to check the share with.
+
 The params_id that it prints is the one root of trust: devices can be held to it
 when they are provisioned (devagent provision --params-id).`,
-		Example: "  pkg-offline init --dir pkg --passphrase-file pass",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.runInit(cmd, o) },
+		Example: `  pkg-offline init --dir pkg --passphrase-file pass
+  pkg-offline init --dir pkg --shares 5 --threshold 3
+  pkg-offline init --dir pkg --threshold 2 --holder alice=alice.age --holder bob=bob.age --holder carol`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runInit(cmd, o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
 	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase, - for standard input (default: ask)")
 	f.StringVar(&o.recoveryFile, "recovery-file", "", "where the sealed recovery key goes (default: recovery.age in the directory)")
 	a.participantFlag(f)
+	o.deal.register(f, sharePassphraseFlag)
 	_ = cmd.MarkFlagRequired("dir")
 	return cmd
 }
@@ -49,9 +62,16 @@ type initResult struct {
 	RecoveryFile string `json:"recovery_file"`
 	Ledger       string `json:"ledger"`
 	Lab          bool   `json:"lab"`
+
+	Sharing *sharingView `json:"sharing,omitempty"`
 }
 
 func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
+	if o.deal.given() {
+		if _, _, err := o.deal.names(); err != nil {
+			return explainRequest(err)
+		}
+	}
 	if err := a.config(o.dir).Unused(); err != nil {
 		return explain(fmt.Errorf("make a PKG: %w", err))
 	}
@@ -63,15 +83,27 @@ func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, a.pkgPassphrase(o.passphraseFile, true))
+	from := a.pkgPassphrase(o.passphraseFile, true)
+	if o.deal.given() {
+		from.What = "passphrase of the recovery key"
+	}
+	passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, from)
 	if err != nil {
 		return err
 	}
 	defer clear(passphrase)
+	options := pkgen.InitOptions{Lab: a.lab, RecoveryFile: o.recoveryFile, Witness: r.witness}
+	if o.deal.given() {
+		shares, err := o.deal.options(cmd.Context(), a, sharePassphraseFlag, a.lab)
+		if err != nil {
+			return err
+		}
+		options.Shares = &shares
+	}
 	if err := r.begin(nil, connected); err != nil {
 		return explain(err)
 	}
-	ledger, err := pkgen.Init(r.config(), passphrase, pkgen.InitOptions{Lab: a.lab, RecoveryFile: o.recoveryFile, Witness: r.witness})
+	ledger, err := pkgen.Init(r.config(), passphrase, options)
 	if err != nil {
 		return explain(fmt.Errorf("make a PKG: %w", r.unwitnessed(err)))
 	}
@@ -88,14 +120,23 @@ func (a *app) renderInit(o initOptions, ledger *pkgen.Ledger) error {
 		r.RecoveryFile = filepath.Join(o.dir, pkgen.RecoveryFile)
 		a.note("move %s to a medium of its own: it is for the day on which the PKG is lost", r.RecoveryFile)
 	}
-	return a.render(r,
-		clikit.Field{Name: "params_id", Value: r.ParamsID},
-		clikit.Field{Name: "epoch", Value: strconv.FormatUint(uint64(r.Epoch), 10)},
-		clikit.Field{Name: "recovery_sha256", Value: r.Recovery},
-		clikit.Field{Name: "recovery_file", Value: r.RecoveryFile},
-		clikit.Field{Name: "ledger", Value: r.Ledger},
-		clikit.Field{Name: "lab", Value: strconv.FormatBool(r.Lab)},
-	)
+	if o.deal.given() {
+		sharing, err := pkgen.ReadSharing(o.dir, ledger)
+		if err != nil {
+			return explain(err)
+		}
+		view := viewSharing(sharing, a.config(o.dir).ShareFiles(sharing, o.deal.out))
+		r.Sharing = &view
+		a.noteShares(view.Files)
+	}
+	return a.render(r, append([]clikit.Field{
+		{Name: "params_id", Value: r.ParamsID},
+		{Name: "epoch", Value: strconv.FormatUint(uint64(r.Epoch), 10)},
+		{Name: "recovery_sha256", Value: r.Recovery},
+		{Name: "recovery_file", Value: r.RecoveryFile},
+		{Name: "ledger", Value: r.Ledger},
+		{Name: "lab", Value: strconv.FormatBool(r.Lab)},
+	}, r.Sharing.fields()...)...)
 }
 
 // pkgPassphrase says where the passphrase of the master secret comes from.

@@ -16,12 +16,13 @@ import (
 )
 
 type issueOptions struct {
-	dir, passphraseFile, out, role, from string
-	recipientFile, bundlePassphraseFile  string
-	clms, anchorFiles                    []string
-	generation                           uint32
-	address, labels, names               string
-	sheet                                sheet
+	dir, out, role, from                string
+	keys                                keys
+	recipientFile, bundlePassphraseFile string
+	clms, anchorFiles                   []string
+	generation                          uint32
+	address, labels, names              string
+	sheet                               sheet
 }
 
 func (a *app) issueCommand() *cobra.Command {
@@ -48,12 +49,13 @@ address, labels (k=v;k=v), recipient (an age recipient, or a file with one,
 relative to the list) and names (as in --names).`,
 		Example: `  pkg-offline issue --dir pkg --passphrase-file pass --out usb --role clm --recipient-file clm.age clm-1
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --from devices.csv
-  pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet pins.txt plc-0002 plc-0003`,
+  pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet pins.txt plc-0002 plc-0003
+  pkg-offline issue --dir pkg --share a/share-1-alice.s1.share.age --share c/share-3-carol.s1.share.age --share d/share-4-dora.s1.share.age --out usb --clm clm-1 plc-0004`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runIssue(cmd, o, args) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
-	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase of the PKG, - for standard input (default: ask)")
+	o.keys.register(f)
 	f.StringVar(&o.out, "out", "", "the medium: a directory, made if need be")
 	f.StringVar(&o.role, "role", "dev", "role of the names: dev or clm")
 	f.StringVar(&o.recipientFile, "recipient-file", "", "file with the age recipient of the one name")
@@ -109,11 +111,11 @@ func (a *app) runIssue(cmd *cobra.Command, o issueOptions, names []string) error
 		}
 		defer clear(options.Passphrase)
 	}
-	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile, false))
+	opening, err := a.readKeys(ctx, o.dir, public, o.keys)
 	if err != nil {
-		return err
+		return explain(err)
 	}
-	p, err := r.open(public, connected, passphrase)
+	p, err := r.open(public, connected, opening)
 	if err != nil {
 		return explain(err)
 	}

@@ -64,7 +64,7 @@ func (o issueOptions) check(names []string) error {
 // from.
 func (o issueOptions) checkSecrets() error {
 	stdin := 0
-	for _, path := range []string{o.passphraseFile, o.bundlePassphraseFile, o.from} {
+	for _, path := range append(o.keys.paths(), o.bundlePassphraseFile, o.from) {
 		if path == "-" {
 			stdin++
 		}

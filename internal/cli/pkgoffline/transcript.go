@@ -147,13 +147,13 @@ func (r *run) config() pkgen.Config {
 	return c
 }
 
-// open begins the transcript and opens the PKG. The passphrase is zeroed.
-func (r *run) open(public *pkgen.Ledger, connected bool, passphrase []byte) (*pkgen.PKG, error) {
-	defer clear(passphrase)
+// open begins the transcript and opens the PKG.
+func (r *run) open(public *pkgen.Ledger, connected bool, with opening) (*pkgen.PKG, error) {
 	if err := r.begin(public, connected); err != nil {
+		with.forget()
 		return nil, err
 	}
-	p, err := pkgen.Open(r.config(), passphrase)
+	p, err := with.open(r.config())
 	if err != nil {
 		return nil, r.end(err, nil)
 	}

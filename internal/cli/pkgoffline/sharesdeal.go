@@ -1,0 +1,143 @@
+package pkgoffline
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/edgeclm/edgeclm/internal/bundle"
+	"github.com/edgeclm/edgeclm/internal/cli/clikit"
+	"github.com/edgeclm/edgeclm/internal/custody"
+	"github.com/edgeclm/edgeclm/internal/pkgen"
+)
+
+// dealOptions are the flags of commands that share the master secret out.
+type dealOptions struct {
+	shares, threshold int
+	holders           []string
+	out               string
+	passphraseFiles   []string
+}
+
+func (o *dealOptions) register(f *pflag.FlagSet, passphraseFlag string) {
+	f.IntVar(&o.shares, "shares", 0, "number of shares (default: as many as there are --holder)")
+	f.IntVar(&o.threshold, "threshold", 0, "how many shares are needed to make the secret")
+	f.StringArrayVar(&o.holders, "holder", nil, "who gets a share: NAME, sealed to a passphrase, or NAME=FILE, sealed to the age recipient in the file (repeat for each, that of share 1 first; default: holder-1 and so on)")
+	f.StringVar(&o.out, "shares-out", "", "directory for the share files (default: shares in the directory of the PKG)")
+	f.StringArrayVar(&o.passphraseFiles, passphraseFlag, nil, "file with the passphrase for a new share, in the order of the holders that have no age recipient (repeat for more; default: ask)")
+}
+
+// given reports whether any of it was.
+func (o *dealOptions) given() bool {
+	return o.shares != 0 || o.threshold != 0 || len(o.holders) > 0 || o.out != "" || len(o.passphraseFiles) > 0
+}
+
+// names returns the holders' names and the files of their recipients, "" of
+// those who have none. Nothing is read.
+func (o *dealOptions) names() (names, recipients []string, err error) {
+	for _, h := range o.holders {
+		name, file, found := strings.Cut(h, "=")
+		if found && file == "" {
+			return nil, nil, clikit.Usage("--holder %s: no file behind '='", h)
+		}
+		names, recipients = append(names, name), append(recipients, file)
+	}
+	if len(names) == 0 && o.shares > 0 && o.shares <= custody.MaxHolders {
+		for i := range o.shares {
+			names, recipients = append(names, fmt.Sprintf("holder-%d", i+1)), append(recipients, "")
+		}
+	}
+	switch {
+	case o.shares != 0 && o.shares != len(names):
+		return nil, nil, clikit.Usage("--shares %d, and %d holders", o.shares, len(names))
+	case len(names) == 0:
+		return nil, nil, clikit.WithHint(clikit.Usage("nobody to give a share to"), "give --holder NAME for each, or --shares N")
+	case o.threshold == 0:
+		return nil, nil, clikit.WithHint(clikit.Usage("--threshold is not given"), "say how many of the shares are needed: more than one, and few enough that some may be lost")
+	}
+	return names, recipients, custody.CheckOptions(o.threshold, names)
+}
+
+// options reads what the shares are sealed to.
+func (o *dealOptions) options(ctx context.Context, a *app, passphraseFlag string, lab bool) (pkgen.SharesOptions, error) {
+	names, recipients, err := o.names()
+	if err != nil {
+		return pkgen.SharesOptions{}, err
+	}
+	options := pkgen.SharesOptions{Threshold: o.threshold, Out: o.out, Lab: lab}
+	files := o.passphraseFiles
+	for i, name := range names {
+		var path string
+		if recipients[i] == "" && len(files) > 0 {
+			path, files = files[0], files[1:]
+		}
+		to, err := a.holderRecipient(ctx, name, recipients[i], clikit.Secret{Path: path, Flag: "--" + passphraseFlag})
+		if err != nil {
+			return options, err
+		}
+		options.Holders = append(options.Holders, pkgen.Holder{Name: name, To: to})
+	}
+	if len(files) > 0 {
+		return options, clikit.Usage("%d passphrases of shares are left over", len(files))
+	}
+	return options, nil
+}
+
+// holderRecipient returns what a holder's share is sealed to: the age recipient
+// in a file or, without one, a passphrase.
+func (a *app) holderRecipient(ctx context.Context, name, recipientFile string, from clikit.Secret) (bundle.Recipient, error) {
+	if recipientFile != "" {
+		to, err := readRecipient(recipientFile)
+		if err != nil {
+			return bundle.Recipient{}, clikit.WithCode(fmt.Errorf("holder %s: %w", name, err), clikit.ExitUsage)
+		}
+		return *to, nil
+	}
+	from.What, from.Confirm = "passphrase for the share of "+name, true
+	from.NoInput, from.Program, from.Quiet = a.NoInput, program, a.Quiet
+	passphrase, err := clikit.ReadSecret(ctx, a.Streams, from)
+	if err != nil {
+		return bundle.Recipient{}, err
+	}
+	defer clear(passphrase)
+	// The hash is recorded nowhere: of a share the ledger names the holder.
+	return bundle.PassphraseRecipient(passphrase, [sha256.Size]byte{}, a.WorkFactor)
+}
+
+// noteShares says what to do with new share files.
+func (a *app) noteShares(files []string) {
+	for _, path := range files {
+		a.note("move %s to its holder's medium, and leave no copy here", path)
+	}
+}
+
+// sharingView is a sharing as it is shown.
+type sharingView struct {
+	SHA256    pkgen.Hash `json:"sha256"`
+	Serial    uint64     `json:"serial"`
+	Threshold int        `json:"threshold"`
+	Holders   []string   `json:"holders"`
+	Files     []string   `json:"files"`
+}
+
+func viewSharing(s *custody.Sharing, files []string) sharingView {
+	return sharingView{s.ID(), s.Serial(), s.Threshold(), s.Holders(), files}
+}
+
+func (v *sharingView) fields() []clikit.Field {
+	if v == nil {
+		return nil
+	}
+	fields := []clikit.Field{
+		{Name: "sharing_sha256", Value: v.SHA256.String()},
+		{Name: "sharing", Value: fmt.Sprintf("%d: %d of %d", v.Serial, v.Threshold, len(v.Holders))},
+		{Name: "holders", Value: strings.Join(v.Holders, ", ")},
+	}
+	for _, path := range v.Files {
+		fields = append(fields, clikit.Field{Name: "share", Value: path})
+	}
+	return fields
+}
