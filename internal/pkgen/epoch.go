@@ -41,6 +41,9 @@ type EpochOptions struct {
 // a device that is left behind is sealed a bundle of the present one, which
 // carries the statements that lead there.
 func (p *PKG) NewEpoch(o EpochOptions) error {
+	if _, shared := p.Ledger.Sharing(); shared {
+		return fmt.Errorf("new epoch: %w", ErrShared)
+	}
 	next, err := ibc.Setup(p.Random, p.Params().Epoch()+1)
 	if err != nil {
 		return fmt.Errorf("make the master secret: %w", err)

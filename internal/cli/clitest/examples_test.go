@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clitest"
 	"github.com/edgeclm/edgeclm/internal/cli/clmctl"
 	"github.com/edgeclm/edgeclm/internal/cli/devagent"
@@ -156,6 +157,19 @@ func (b *bench) write(name, text string) {
 	}
 }
 
+// holders makes age keys, NAME.key, and their recipients, NAME.age.
+func (b *bench) holders(names ...string) {
+	b.t.Helper()
+	for _, name := range names {
+		secret, recipient, err := bundle.GenerateOpener()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.write(name+".key", string(secret))
+		b.write(name+".age", recipient.String())
+	}
+}
+
 // serve starts a program that serves until the test ends, and returns what the
 // pattern matched in what it wrote.
 func (b *bench) serve(pattern string, args ...string) string {
@@ -228,7 +242,9 @@ func TestExamplesRun(t *testing.T) {
 			}
 		}
 	}
+	b.holders("alice", "bob", "carol", "dora")
 	path("pkg-offline init")
+	b.must("mkdir alice bob carol && mv shared/shares/share-1-* alice && mv shared/shares/share-2-* bob && mv shared/shares/share-3-* carol")
 	path("clmctl recipient")
 	path("devagent recipient")
 	b.must("devagent --data-dir bilbao recipient > bilbao.age")

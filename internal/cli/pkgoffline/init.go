@@ -38,8 +38,7 @@ each holder keeps a copy to check the share with.
 The params_id that it prints is the one root of trust: devices can be held to it
 when they are provisioned (devagent provision --params-id).`,
 		Example: `  pkg-offline init --dir pkg --passphrase-file pass
-  pkg-offline init --dir pkg --shares 5 --threshold 3
-  pkg-offline init --dir pkg --threshold 2 --holder alice=alice.age --holder bob=bob.age --holder carol`,
+  pkg-offline init --dir shared --passphrase-file pass --threshold 2 --holder alice=alice.age --holder bob=bob.age --holder carol=carol.age`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runInit(cmd, o) },
 	}

@@ -50,7 +50,7 @@ relative to the list) and names (as in --names).`,
 		Example: `  pkg-offline issue --dir pkg --passphrase-file pass --out usb --role clm --recipient-file clm.age clm-1
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --from devices.csv
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet pins.txt plc-0002 plc-0003
-  pkg-offline issue --dir pkg --share a/share-1-alice.s1.share.age --share c/share-3-carol.s1.share.age --share d/share-4-dora.s1.share.age --out usb --clm clm-1 plc-0004`,
+  pkg-offline issue --dir shared --share alice/share-1-alice.s1.share.age --share-identity-file alice.key --share bob/share-2-bob.s1.share.age --share-identity-file bob.key --out usb2 --role clm --recipient-file clm.age clm-1`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runIssue(cmd, o, args) },
 	}
 	f := cmd.Flags()
