@@ -66,17 +66,26 @@ func (f *hashedFile) Close() error {
 
 // Rename implements keyfile.Layer.
 func (w *watch) Rename(from, to string, replace bool) error {
-	if err := w.Layer.Rename(from, to, replace); err != nil {
-		return err
-	}
 	w.run.mu.Lock()
 	sum, known := w.hashes[from]
 	delete(w.hashes, from)
 	w.run.mu.Unlock()
+	change, about := Grown, (*hashlog.Hash)(nil)
 	if known {
-		return w.note(to, Written, &sum)
+		change, about = Written, &sum
 	}
-	return w.note(to, Grown, nil)
+	// What is in the PKG's directory is held to its transcripts: those are to
+	// know of it before.
+	if first := w.run.file(to).PKG; first {
+		if err := w.note(to, change, about); err != nil {
+			return err
+		}
+		return w.Layer.Rename(from, to, replace)
+	}
+	if err := w.Layer.Rename(from, to, replace); err != nil {
+		return err
+	}
+	return w.note(to, change, about)
 }
 
 // Append implements keyfile.Layer.
@@ -123,7 +132,7 @@ func (w *watch) note(path string, change Change, sum *hashlog.Hash) error {
 			}
 		}
 		w.run.pending = append(w.run.pending, f)
-		if len(w.run.pending) < perLine {
+		if len(w.run.pending) < perLine && (!f.PKG || change != Written) {
 			return nil
 		}
 		return w.run.flush()

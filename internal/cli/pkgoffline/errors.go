@@ -11,6 +11,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/pkgen"
+	"github.com/edgeclm/edgeclm/internal/transcript"
 )
 
 // explain adds to an error what to do next.
@@ -34,6 +35,9 @@ func explain(err error) error {
 		{custody.ErrSharing, "bring the share that was made last, and destroy the earlier ones"},
 		{custody.ErrTwice, "give each share once"},
 		{ibc.ErrShare, "bring another share, or its copy on paper; shares verify checks each"},
+		{transcript.ErrUnsigned, "the next run that opens the PKG notes it in its own, signed transcript; whether it was cut short, a head on paper tells (--head)"},
+		{transcript.ErrMissing, "bring back the transcripts from a copy"},
+		{transcript.ErrFile, "bring it back from a copy"},
 		{hashlog.ErrUnfinished, "the next pkg-offline issue drops what is behind the last signed head"},
 		{hashlog.ErrTruncated, "bring back the latest copy of the ledger before anything is issued"},
 		{hashlog.ErrChain, "bring back the ledger from a copy"},

@@ -42,13 +42,14 @@ An interrupted run is completed by running it again. With --epoch the run does
 nothing if that epoch has begun already.`,
 		Example: "  pkg-offline new-epoch --dir pkg --passphrase-file pass --epoch 2",
 		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return explain(a.runNewEpoch(cmd.Context(), o)) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return explain(a.runNewEpoch(cmd, o)) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
 	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase of the PKG, - for standard input (default: ask)")
 	f.StringVar(&o.newPassphraseFile, "new-passphrase-file", "", "file with the passphrase of the new master secret (default: the present one's)")
 	f.Uint32Var(&o.epoch, "epoch", 0, "the epoch to begin (default: the next)")
+	a.participantFlag(f)
 	_ = cmd.MarkFlagRequired("dir")
 	return cmd
 }
@@ -63,11 +64,15 @@ type newEpochResult struct {
 	Changed   bool   `json:"changed"` // by this run; false: it had begun already
 }
 
-func (a *app) runNewEpoch(ctx context.Context, o newEpochOptions) error {
+func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
 	if o.passphraseFile == "-" && o.newPassphraseFile == "-" {
 		return clikit.Usage("standard input can be only one of --passphrase-file and --new-passphrase-file")
 	}
-	ledger, finished, err := pkgen.FinishEpoch(a.config(o.dir))
+	r, err := a.newRun(cmd, o.dir)
+	if err != nil {
+		return err
+	}
+	ledger, finished, err := a.finishEpoch(r)
 	if err != nil {
 		return err
 	}
@@ -86,7 +91,7 @@ func (a *app) runNewEpoch(ctx context.Context, o newEpochOptions) error {
 	if err != nil {
 		return err
 	}
-	if ledger, err = a.newEpoch(ctx, o, connected); err != nil {
+	if ledger, err = a.newEpoch(cmd.Context(), r, o, ledger, connected); err != nil {
 		return err
 	}
 	a.note("epoch %d has begun; now every CLM and then every device needs a key of it: issue --role clm --all, issue --all", ledger.Params.Epoch())
@@ -96,7 +101,7 @@ func (a *app) runNewEpoch(ctx context.Context, o newEpochOptions) error {
 	return a.renderEpoch(o.dir, ledger, true)
 }
 
-func (a *app) newEpoch(ctx context.Context, o newEpochOptions, connected bool) (*pkgen.Ledger, error) {
+func (a *app) newEpoch(ctx context.Context, r *run, o newEpochOptions, public *pkgen.Ledger, connected bool) (*pkgen.Ledger, error) {
 	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile, false))
 	if err != nil {
 		return nil, err
@@ -109,12 +114,29 @@ func (a *app) newEpoch(ctx context.Context, o newEpochOptions, connected bool) (
 		}
 	}
 	defer clear(next)
-	p, err := pkgen.Open(a.config(o.dir), passphrase)
+	p, err := r.open(public, connected, opening{passphrase: passphrase})
 	if err != nil {
 		return nil, err
 	}
 	err = p.NewEpoch(pkgen.EpochOptions{Passphrase: next, Lab: connected})
-	return p.Ledger, errors.Join(err, p.Close())
+	return p.Ledger, errors.Join(r.end(err, p), p.Close())
+}
+
+// finishEpoch completes a run that was interrupted. No secret is opened for it,
+// so that its transcript is unsigned.
+func (a *app) finishEpoch(r *run) (*pkgen.Ledger, bool, error) {
+	if _, err := pkgen.VerifyDir(r.dir); !errors.Is(err, pkgen.ErrEpochUnfinished) {
+		return pkgen.FinishEpoch(a.config(r.dir))
+	}
+	public, err := pkgen.ReadPublic(r.dir)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := r.begin(public, false, "not looked at: no secret is opened"); err != nil {
+		return nil, false, err
+	}
+	ledger, finished, err := pkgen.FinishEpoch(r.config())
+	return ledger, finished, r.end(err, nil)
 }
 
 // newPassphrase says where the passphrase of a new master secret comes from.

@@ -132,6 +132,7 @@ func (r *run) begin(ledger *pkgen.Ledger, connected bool, findings ...string) er
 		b.Ledger = r.head
 	}
 	var err error
+	r.app.run = r
 	r.written, err = transcript.Start(r.app.files(), r.dir, r.app.Now, b)
 	return err
 }
