@@ -52,6 +52,9 @@ type FirstBoot struct {
 	Seal      bool       // as ProvisionSealed
 	// PIN asks for the PIN if it is not beside the bundle; nil: ErrNeedsPIN.
 	PIN func() ([]byte, error)
+	// Taken is told of the bundle in path once the identity is durable, before
+	// anything is wiped: it may leave a receipt beside it. nil: nobody.
+	Taken func(path string, b *bundle.Bundle, changed bool) error
 }
 
 // FirstBooted is what FirstBoot.Run did.
@@ -63,6 +66,7 @@ type FirstBooted struct {
 	// Unwiped says why something that was accepted is still on the boot
 	// partition: the next run tries again.
 	Unwiped error
+	Untold  error // of Taken
 }
 
 // Run looks for a bundle, installs it and wipes it. That there is none is no
@@ -156,6 +160,9 @@ func (f FirstBoot) accept(dir store, found onCard, done *FirstBooted) error {
 		return err
 	}
 	done.Identity, done.ParamsID, done.Changed = b.Identity, b.Params.ID(), changed
+	if f.Taken != nil {
+		done.Untold = f.Taken(filepath.Join(f.From, found.bundle), b, changed)
+	}
 	w := wipeList{Version: formatVersion, Dir: f.From, Names: []string{found.bundle}}
 	if found.pin != "" {
 		w.Names = append(w.Names, found.pin)

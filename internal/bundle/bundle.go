@@ -60,6 +60,10 @@ type Bundle struct {
 	// signed with the bundle: each statement was signed by the master secret of
 	// the epoch before.
 	Epochs []ibc.Succession
+
+	// Signed is the SHA-256 of the payload that was opened, as the PKG's ledger
+	// records it; zero of a bundle that was not opened.
+	Signed Hash
 }
 
 // payload is the signed part, in the order in which it is encoded.

@@ -125,7 +125,10 @@ func TestSealAndOpen(t *testing.T) {
 			if err := got.HeldTo(m.Params().ID()); err != nil {
 				t.Error(err)
 			}
-			got.Key, got.Params = want.Key, want.Params
+			if got.Signed != hash {
+				t.Errorf("it was signed as %s, issued as %s", got.Signed, hash)
+			}
+			got.Key, got.Params, got.Signed = want.Key, want.Params, bundle.Hash{}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}

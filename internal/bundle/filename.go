@@ -12,8 +12,11 @@ const fileSuffix = ".bundle.age"
 // FileName returns the name of an identity's bundle,
 // "<role>-<name>.e<epoch>.g<generation>.bundle.age"; ':' is written '=', since
 // FAT forbids it. Different identities have different file names.
-func FileName(id ibc.Identity) string {
-	return fmt.Sprintf("%s-%s.e%d.g%d%s", id.Role, strings.ReplaceAll(id.Name, ":", "="), id.Epoch, id.Generation, fileSuffix)
+func FileName(id ibc.Identity) string { return Stem(id) + fileSuffix }
+
+// Stem is FileName without its suffix, for other files about an identity.
+func Stem(id ibc.Identity) string {
+	return fmt.Sprintf("%s-%s.e%d.g%d", id.Role, strings.ReplaceAll(id.Name, ":", "="), id.Epoch, id.Generation)
 }
 
 // ParseFileName is the inverse of FileName. Errors wrap ErrFormat.

@@ -230,6 +230,7 @@ func parseEnvelope(plain []byte, opener Opener) (*Bundle, error) {
 	if err := b.Params.VerifyStatement(ibc.KindBundle, e.Payload, e.Signature); err != nil {
 		return nil, fmt.Errorf("payload of %s: %w", b.Identity, err)
 	}
+	b.Signed = sha256.Sum256(e.Payload)
 	if b.Epochs, err = e.epochs(); err != nil {
 		return nil, err
 	}

@@ -56,34 +56,43 @@ func (p *Params) Ppub() [PpubSize]byte { return p.raw }
 // It wraps ErrEpoch, ErrEncoding or ErrSignature. The cost is one hash to G1,
 // one G1 multiplication and a product of two pairings.
 func (p *Params) Verify(id Identity, m, signature []byte) error {
+	v, right, err := p.sides(id, m, signature)
+	if err == nil && !pairingsEqual(v, right, p.ppub) {
+		err = p.notSigned(id)
+	}
+	return err
+}
+
+func (p *Params) notSigned(id Identity) error {
+	return fmt.Errorf("%w: not signed by %s under parameters %x", ErrSignature, id, p.id[:8])
+}
+
+// sides returns V and U + h*Q, which a signature is verified by.
+func (p *Params) sides(id Identity, m, signature []byte) (v, right *bls12381.G1, err error) {
 	if err := id.Validate(); err != nil {
-		return err
+		return nil, nil, err
 	}
 	if id.Epoch != p.epoch {
-		return fmt.Errorf("%w: identity %s, parameters of epoch %d", ErrEpoch, id, p.epoch)
+		return nil, nil, fmt.Errorf("%w: identity %s, parameters of epoch %d", ErrEpoch, id, p.epoch)
 	}
 	if len(signature) != SignatureSize {
-		return fmt.Errorf("%w: a signature has %d bytes, not %d", ErrEncoding, SignatureSize, len(signature))
+		return nil, nil, fmt.Errorf("%w: a signature has %d bytes, not %d", ErrEncoding, SignatureSize, len(signature))
 	}
 	u, err := parseG1(signature[:48])
 	if err != nil {
-		return fmt.Errorf("parse U: %w", err)
+		return nil, nil, fmt.Errorf("parse U: %w", err)
 	}
-	v, err := parseG1(signature[48:])
-	if err != nil {
-		return fmt.Errorf("parse V: %w", err)
+	if v, err = parseG1(signature[48:]); err != nil {
+		return nil, nil, fmt.Errorf("parse V: %w", err)
 	}
 	h, err := p.challenge(id, signature[:48], m)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	right := new(bls12381.G1)
+	right = new(bls12381.G1)
 	right.ScalarMult(h, id.point())
 	right.Add(right, u)
-	if !pairingsEqual(v, right, p.ppub) {
-		return fmt.Errorf("%w: not signed by %s under parameters %x", ErrSignature, id, p.id[:8])
-	}
-	return nil
+	return v, right, nil
 }
 
 // challenge returns h = hash_to_field(LP(params_id, identity, U, m)).

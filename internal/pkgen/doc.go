@@ -11,6 +11,7 @@
 //	ledger.jsonl   every issue, hash-chained with signed heads (hashlog)
 //	recovery.age   the private recovery key, sealed too; to be kept elsewhere
 //	recovery.json  the public recovery key
+//	receipts/      what came back on the media (package receipt)
 //	lock           the advisory lock of the run that writes
 //
 // An issue becomes a fact with its entry in the ledger, which is durable before
@@ -66,6 +67,8 @@ var (
 	ErrShared = errors.New("the master secret is in shares")
 	// ErrWhole is wrapped when the master secret is in one piece, and shares came.
 	ErrWhole = errors.New("the master secret is in one piece")
+	// ErrReceipts is wrapped when a receipt that was taken back is damaged.
+	ErrReceipts = errors.New("the receipt that was kept is damaged")
 	// ErrMedium is wrapped when the medium and its manifest do not agree.
 	ErrMedium = errors.New("medium does not agree with its manifest")
 )

@@ -146,6 +146,8 @@ type commissionResult struct {
 	Delivered int          `json:"delivered"`      // devices that have all that was queued for them
 	Behind    []behindView `json:"behind"`         // devices of the manifest that have yet to prove their later identity
 
+	Receipt string `json:"receipt"` // path; "" if there is none
+
 	// Probed is who answers at the devices' addresses, if that was asked for.
 	Probed []probeView `json:"probed,omitempty"`
 }
@@ -215,7 +217,8 @@ func (r commissionResult) render(a *app) error {
 		clikit.Field{Name: "skipped", Value: strconv.Itoa(r.Skipped)},
 		clikit.Field{Name: "queued", Value: strconv.Itoa(r.Queued)},
 		clikit.Field{Name: "delivered", Value: strconv.Itoa(r.Delivered)},
-		clikit.Field{Name: "behind", Value: behind})
+		clikit.Field{Name: "behind", Value: behind},
+		clikit.Field{Name: "receipt", Value: r.Receipt})
 	if err != nil || r.Probed == nil || a.Output.Structured() {
 		return err
 	}

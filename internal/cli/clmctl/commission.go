@@ -2,6 +2,7 @@ package clmctl
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/receipt"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
@@ -22,6 +24,8 @@ type commissionOptions struct {
 	manifest, addresses, deliver, earliest string
 
 	probe, dry, reinstate bool
+
+	receipt clikit.Receipt
 }
 
 // When bundles of later identities are handed over.
@@ -66,7 +70,11 @@ With --dry-run as well the manifest is checked and the devices are contacted, an
 nothing is recorded.
 
 --addresses adds or overrides addresses from a CSV file with the header
-name,address; an empty address returns to that of the manifest.`,
+name,address; an empty address returns to that of the manifest.
+
+A receipt, signed with the CLM's identity key, goes to the folder receipts beside
+the manifest, from where pkg-offline receipt takes it. A medium that cannot be
+written is no failure: --receipt writes the receipt elsewhere.`,
 		Example: "  clmctl commission usb/manifest.json --addresses addresses.csv\n  clmctl commission usb/manifest.json --deliver=later\n  clmctl commission usb/manifest.json --probe --dry-run\n  clmctl commission usb/manifest.json --reinstate",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -74,6 +82,9 @@ name,address; an empty address returns to that of the manifest.`,
 				return clikit.Usage("--deliver: %q is neither now, later nor never", o.deliver)
 			}
 			s, err := a.openExisting(cmd)
+			if err == nil {
+				err = o.receipt.Check()
+			}
 			if err != nil {
 				return err
 			}
@@ -82,6 +93,7 @@ name,address; an empty address returns to that of the manifest.`,
 		},
 	}
 	f := cmd.Flags()
+	o.receipt.Register(f)
 	f.StringVar(&o.addresses, "addresses", "", "CSV file with the header name,address")
 	f.StringVar(&o.deliver, "deliver", deliverNow, "hand bundles of later identities over now, later or never")
 	f.StringVar(&o.earliest, "earliest", "", "the earliest identity that a device may have which is new here, as e1.g1")
@@ -99,7 +111,7 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 		return err
 	}
 	defer identity.Destroy()
-	m, delivery, err := a.readDelivery(o, identity.Accepted())
+	m, delivery, told, err := a.readDelivery(o, identity.Accepted())
 	if err != nil {
 		return err
 	}
@@ -120,31 +132,35 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 	if err != nil {
 		return err
 	}
+	receipt, err := a.leaveCommissioned(s, o, identity.Key, told, delivery, n)
+	if err != nil {
+		return err
+	}
 	listed := make([]string, len(delivery.Rows))
 	for i, r := range delivery.Rows {
 		listed[i] = r.Identity.Name
 	}
-	var told *report
+	var delivered *report
 	if o.deliver == deliverNow {
 		waiting, err := somethingWaits(ctx, devices, slices.Sorted(slices.Values(listed)))
 		if err != nil {
 			return err
 		}
 		if len(waiting) > 0 {
-			if told, err = a.deliverTo(ctx, s, identity, devices, waiting, false); err != nil {
+			if delivered, err = a.deliverTo(ctx, s, identity, devices, waiting, false); err != nil {
 				return err
 			}
 		}
 	}
-	behind, err := whoIsBehind(ctx, devices, listed, told)
+	behind, err := whoIsBehind(ctx, devices, listed, delivered)
 	if err != nil {
 		return err
 	}
 	r := commissionResult{
-		Added: n.Added, Updated: n.Updated, Unchanged: n.Unchanged, Skipped: n.Skipped, Queued: n.Queued, Restored: n.Reinstated, Retired: n.Decommissioned, Behind: behind,
+		Added: n.Added, Updated: n.Updated, Unchanged: n.Unchanged, Skipped: n.Skipped, Queued: n.Queued, Restored: n.Reinstated, Retired: n.Decommissioned, Behind: behind, Receipt: receipt,
 	}
-	if told != nil {
-		r.Delivered = told.Delivered
+	if delivered != nil {
+		r.Delivered = delivered.Delivered
 	}
 	if o.probe {
 		list, err := ofInventory(ctx, devices, delivery)
@@ -155,56 +171,60 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 			return err
 		}
 	}
+	if o.receipt.Stdout() {
+		return r.err(delivered)
+	}
 	if err := r.render(a); err != nil {
 		return err
 	}
-	return r.err(told)
+	return r.err(delivered)
 }
 
 // readDelivery reads manifest and addresses. The rows of the delivery are those
-// of the returned list, in its order.
-func (a *app) readDelivery(o commissionOptions, known []*ibc.Params) ([]bundle.Row, store.Delivery, error) {
-	d := store.Delivery{At: a.Now(), Source: filepath.Base(o.manifest), Refuse: o.deliver == deliverNever, Reinstate: o.reinstate}
+// of the returned list, in its order. Told is what a receipt says of the manifest.
+func (a *app) readDelivery(o commissionOptions, known []*ibc.Params) (rows []bundle.Row, d store.Delivery, told receipt.Commissioned, err error) {
+	d = store.Delivery{At: a.Now(), Source: filepath.Base(o.manifest), Refuse: o.deliver == deliverNever, Reinstate: o.reinstate}
 	if o.earliest != "" {
 		id, err := ibc.ParseIdentity("edgeclm/v1/dev/any/" + o.earliest)
 		if err != nil {
-			return nil, d, clikit.WithHint(clikit.Usage("--earliest: %q is no epoch and generation", o.earliest), "write e1.g1")
+			return nil, d, told, clikit.WithHint(clikit.Usage("--earliest: %q is no epoch and generation", o.earliest), "write e1.g1")
 		}
 		d.Earliest = id
 	}
 	data, err := keyfile.Read(o.manifest, bundle.MaxManifestSize)
 	if err != nil {
-		return nil, d, clikit.WithCode(err, clikit.ExitUsage)
+		return nil, d, told, clikit.WithCode(err, clikit.ExitUsage)
 	}
 	m, err := bundle.ParseManifestOf(data, known)
 	if err != nil {
-		return nil, d, fmt.Errorf("%s: %w", o.manifest, err)
+		return nil, d, told, fmt.Errorf("%s: %w", o.manifest, err)
 	}
-	rows := slices.DeleteFunc(m.Rows, func(r bundle.Row) bool { return r.Role != ibc.RoleDevice })
+	told = receipt.Commissioned{Manifest: sha256.Sum256(data), Ledger: m.Ledger}
+	rows = slices.DeleteFunc(m.Rows, func(r bundle.Row) bool { return r.Role != ibc.RoleDevice })
 	if err := completeHashes(filepath.Dir(o.manifest), rows); err != nil {
-		return nil, d, err
+		return nil, d, told, err
 	}
 	for _, r := range rows {
 		key, err := hex.DecodeString(r.PublicKey)
 		if err != nil {
-			return nil, d, fmt.Errorf("%s: the public key of %s: %w", o.manifest, r.Name, err)
+			return nil, d, told, fmt.Errorf("%s: the public key of %s: %w", o.manifest, r.Name, err)
 		}
 		d.Rows = append(d.Rows, store.Row{
 			Identity: r.Identity(), PublicKey: key, Address: r.Address, Labels: r.Labels, Names: r.Names, LedgerIndex: r.LedgerIndex,
 		})
 	}
 	if o.addresses == "" {
-		return rows, d, nil
+		return rows, d, told, nil
 	}
 	d.Source += ", " + filepath.Base(o.addresses)
 	csv, err := keyfile.Read(o.addresses, maxAddressFile)
 	if err != nil {
-		return nil, d, clikit.WithCode(err, clikit.ExitUsage)
+		return nil, d, told, clikit.WithCode(err, clikit.ExitUsage)
 	}
 	if d.Addresses, err = parseAddresses(csv); err != nil {
-		return nil, d, clikit.WithHint(clikit.Usage("%s: %w", o.addresses, err), "the header is name,address; addresses are host:port")
+		return nil, d, told, clikit.WithHint(clikit.Usage("%s: %w", o.addresses, err), "the header is name,address; addresses are host:port")
 	}
-	return rows, d, nil
+	return rows, d, told, nil
 }
 
 // explainManifest adds to the refusal of a manifest what to do next.

@@ -15,6 +15,7 @@ import (
 
 func (a *app) initCommand() *cobra.Command {
 	var k clikit.KeyBundle
+	var r clikit.Receipt
 	cmd := &cobra.Command{
 		Use:   "init --bundle FILE",
 		Short: "Take this CLM's identity from its key bundle",
@@ -26,19 +27,27 @@ printed, or give it with --params-id.
 The same bundle again changes nothing. A bundle of a later generation replaces
 the identity; devices then refuse the earlier one. A bundle of a later epoch of
 the same PKG becomes the identity beside the one that is there: devices of either
-epoch are accepted until clmctl epoch close.`,
+epoch are accepted until clmctl epoch close.
+
+A receipt, signed with the CLM's identity key, goes to the folder receipts of the
+medium, from where pkg-offline receipt takes it. A medium that cannot be written
+is no failure: --receipt writes the receipt elsewhere.`,
 		Example: "  clmctl init --bundle usb/clm-clm-1.e1.g1.bundle.age",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.open(cmd)
+			if err == nil {
+				err = r.Check()
+			}
 			if err != nil {
 				return err
 			}
-			return explainBundle(a.runInit(cmd.Context(), s, k))
+			return explainBundle(a.runInit(cmd.Context(), s, k, r))
 		},
 	}
 	cmd.Flags().StringVar(&k.Path, "bundle", "", "the key bundle of this CLM")
 	k.Register(cmd.Flags())
+	r.Register(cmd.Flags())
 	_ = cmd.MarkFlagRequired("bundle")
 	return cmd
 }
@@ -48,9 +57,10 @@ type initResult struct {
 	Identity ibc.Identity `json:"identity"`
 	ParamsID string       `json:"params_id"`
 	Changed  bool         `json:"changed"`
+	Receipt  string       `json:"receipt"` // path; "" if there is none
 }
 
-func (a *app) runInit(ctx context.Context, s *site, k clikit.KeyBundle) error {
+func (a *app) runInit(ctx context.Context, s *site, k clikit.KeyBundle, to clikit.Receipt) error {
 	b, err := k.Open(ctx, a.Streams, &a.Common, program, s.dir.provision())
 	if err != nil {
 		return err
@@ -63,11 +73,21 @@ func (a *app) runInit(ctx context.Context, s *site, k clikit.KeyBundle) error {
 	if !changed {
 		a.note("%s was this CLM's identity already", b.Identity)
 	}
+	path, err := a.clerk(s, to, b.Key).Leave(a.Streams, k.Path, clikit.Provisioned(b, changed), nil)
+	if err != nil || to.Stdout() {
+		return err
+	}
 	id := b.Params.ID()
-	r := initResult{Identity: b.Identity, ParamsID: hex.EncodeToString(id[:]), Changed: changed}
+	r := initResult{Identity: b.Identity, ParamsID: hex.EncodeToString(id[:]), Changed: changed, Receipt: path}
 	return clikit.RenderRecord(a.Out, a.Output, r,
 		clikit.Field{Name: "identity", Value: r.Identity.String()},
-		clikit.Field{Name: "params_id", Value: r.ParamsID})
+		clikit.Field{Name: "params_id", Value: r.ParamsID},
+		clikit.Field{Name: "receipt", Value: r.Receipt})
+}
+
+// clerk writes the receipts of this CLM.
+func (a *app) clerk(s *site, to clikit.Receipt, key *ibc.PrivateKey) clikit.Clerk {
+	return clikit.Clerk{Receipt: to, Program: program, Own: s.dir.provision(), Key: key, Now: a.Now, Random: a.Random}
 }
 
 // install keeps the bundle's content and makes what is derived from it. A run

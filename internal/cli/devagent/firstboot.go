@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/edgeclm/edgeclm/internal/agent"
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 )
 
@@ -25,6 +26,13 @@ func (a *app) firstBoot(c config, log *slog.Logger) error {
 	}
 	done, err := agent.FirstBoot{
 		Dir: c.DataDir, From: c.FirstBootDir, ParamsID: want, KeyStores: a.keyStores(c), Seal: c.SealToTPM,
+		Taken: func(path string, b *bundle.Bundle, changed bool) error {
+			receipt, err := a.leaveReceipt(c, clikit.Receipt{}, path, b, changed)
+			if receipt != "" {
+				log.Info("left a receipt beside the bundle", "path", receipt)
+			}
+			return err
+		},
 	}.Run()
 	if err != nil {
 		return err
@@ -45,20 +53,28 @@ func (a *app) firstBoot(c config, log *slog.Logger) error {
 const flashNote = "flash may keep old blocks: what protects a lost card is the next generation of the key"
 
 // provisionFirstBoot is provision --first-boot.
-func (a *app) provisionFirstBoot(ctx context.Context, c config, k clikit.KeyBundle, dir string) error {
+func (a *app) provisionFirstBoot(ctx context.Context, c config, k clikit.KeyBundle, r clikit.Receipt, dir string) error {
 	want, err := c.paramsID()
 	if err != nil {
 		return err
 	}
+	var receipt string
 	done, err := agent.FirstBoot{
 		Dir: c.DataDir, From: dir, ParamsID: want, KeyStores: a.keyStores(c), Seal: c.SealToTPM,
 		PIN: func() ([]byte, error) { return k.Passphrase(ctx, a.Streams, &a.Common, program) },
+		Taken: func(path string, b *bundle.Bundle, changed bool) (err error) {
+			receipt, err = a.leaveReceipt(c, r, path, b, changed)
+			return err
+		},
 	}.Run()
 	if err != nil {
 		return err
 	}
 	for _, path := range done.Wiped {
 		a.note("wiped %s", path)
+	}
+	if done.Untold != nil {
+		return done.Untold
 	}
 	if done.Unwiped != nil {
 		return clikit.WithHint(done.Unwiped, "the identity is there; mount the partition for writing and run this again to wipe the bundle")
@@ -69,5 +85,8 @@ func (a *app) provisionFirstBoot(ctx context.Context, c config, k clikit.KeyBund
 		}
 		return clikit.WithHint(errNoBundle, "put this device's bundle, and its PIN in pin.txt, into "+dir)
 	}
-	return a.renderProvisioned(done.Identity, done.ParamsID, done.Changed)
+	if r.Stdout() {
+		return nil
+	}
+	return a.renderProvisioned(done.Identity, done.ParamsID, done.Changed, receipt)
 }

@@ -19,6 +19,7 @@ import (
 
 func (a *app) provisionCommand() *cobra.Command {
 	var k clikit.KeyBundle
+	var r clikit.Receipt
 	var firstBoot string
 	cmd := &cobra.Command{
 		Use:   "provision (FILE | --first-boot DIR)",
@@ -39,8 +40,14 @@ With --seal-to-tpm what is provisioned is encrypted by the TPM of this machine,
 which alone can open it: a memory card is worthless elsewhere. Give the flag to
 recipient too, so that no key is ever on the card in clear. Given later, here or
 to serve, it seals what is there; flash may keep the old blocks, which the next
-generation of the key makes worthless. What is sealed stays so.`,
+generation of the key makes worthless. What is sealed stays so.
+
+A receipt, signed with the device's identity key, goes to the folder receipts of
+the medium, from where pkg-offline receipt takes it. A medium that cannot be
+written is no failure: --receipt writes the receipt elsewhere, now or when the
+same command is run again.`,
 		Example: `  devagent provision usb/dev-plc-0001.e1.g1.bundle.age
+  devagent provision usb/dev-plc-0001.e1.g1.bundle.age --receipt plc-0001.receipt.json
   devagent provision --first-boot /boot/firmware/edgeclm`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,17 +55,21 @@ generation of the key makes worthless. What is sealed stays so.`,
 			if err != nil {
 				return err
 			}
+			if err := r.Check(); err != nil {
+				return err
+			}
 			switch {
 			case (firstBoot != "") == (len(args) > 0):
 				return clikit.WithHint(clikit.Usage("give either the file of a bundle or --first-boot DIR"), "see devagent provision --help")
 			case firstBoot != "":
-				return explain(a.provisionFirstBoot(cmd.Context(), c, k, firstBoot))
+				return explain(a.provisionFirstBoot(cmd.Context(), c, k, r, firstBoot))
 			}
 			k.Path, k.ParamsID = args[0], c.ParamsID
-			return explain(a.provision(cmd.Context(), c, k))
+			return explain(a.provision(cmd.Context(), c, k, r))
 		},
 	}
 	k.Register(cmd.Flags())
+	r.Register(cmd.Flags())
 	cmd.Flags().AddFlagSet(new(config).keys())
 	cmd.Flags().AddFlagSet(new(config).sealing())
 	cmd.Flags().StringVar(&firstBoot, "first-boot", "", "directory with the bundle and its PIN, which are wiped")
@@ -70,9 +81,10 @@ type provisioned struct {
 	Identity ibc.Identity `json:"identity"`
 	ParamsID string       `json:"params_id"`
 	Changed  bool         `json:"changed"`
+	Receipt  string       `json:"receipt"` // path; "" if there is none
 }
 
-func (a *app) provision(ctx context.Context, c config, k clikit.KeyBundle) error {
+func (a *app) provision(ctx context.Context, c config, k clikit.KeyBundle, r clikit.Receipt) error {
 	sealed, err := k.Read(ctx, a.Streams, &a.Common, program)
 	if err != nil {
 		return err
@@ -102,7 +114,19 @@ func (a *app) provision(ctx context.Context, c config, k clikit.KeyBundle) error
 	if !changed {
 		a.note("%s was this device's identity already", b.Identity)
 	}
-	return a.renderProvisioned(b.Identity, b.Params.ID(), changed)
+	path, err := a.leaveReceipt(c, r, k.Path, b, changed)
+	if err != nil || r.Stdout() {
+		return err
+	}
+	return a.renderProvisioned(b.Identity, b.Params.ID(), changed, path)
+}
+
+// leaveReceipt writes the receipt of a bundle that was taken.
+func (a *app) leaveReceipt(c config, to clikit.Receipt, path string, b *bundle.Bundle, changed bool) (string, error) {
+	clerk := clikit.Clerk{
+		Receipt: to, Program: program, Own: agent.Provisioned(c.DataDir, nil), Key: b.Key, Now: a.Now, Random: a.Random,
+	}
+	return clerk.Leave(a.Streams, path, clikit.Provisioned(b, changed), nil)
 }
 
 // provisionRunning has the agent that holds the data directory take a bundle.
@@ -164,9 +188,10 @@ type relayed struct {
 func (e *relayed) Error() string { return e.text }
 func (e *relayed) Unwrap() error { return e.cause }
 
-func (a *app) renderProvisioned(id ibc.Identity, paramsID bundle.Hash, changed bool) error {
-	r := provisioned{Identity: id, ParamsID: paramsID.String(), Changed: changed}
+func (a *app) renderProvisioned(id ibc.Identity, paramsID bundle.Hash, changed bool, receipt string) error {
+	r := provisioned{Identity: id, ParamsID: paramsID.String(), Changed: changed, Receipt: receipt}
 	return clikit.RenderRecord(a.Out, a.Output, r,
 		clikit.Field{Name: "identity", Value: r.Identity.String()},
-		clikit.Field{Name: "params_id", Value: r.ParamsID})
+		clikit.Field{Name: "params_id", Value: r.ParamsID},
+		clikit.Field{Name: "receipt", Value: r.Receipt})
 }
