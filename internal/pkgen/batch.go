@@ -30,6 +30,7 @@ type Batch struct {
 	Recipient  bundle.Recipient // of the contributions
 	Ledger     []byte           // the file, up to its last head
 	Lines      []byte           // that the run adds to it, without their head
+	Transcript []byte           // of the run that made the batch, up to its head; nil: none
 	Statements []Statement
 	id         Hash
 }
@@ -48,13 +49,14 @@ type batchJSON struct {
 	Recipient  string      `json:"recipient"`
 	Ledger     []byte      `json:"ledger"` // base64, as the lines
 	Lines      []byte      `json:"lines"`
+	Transcript []byte      `json:"transcript,omitempty"`
 	Statements []Statement `json:"statements"`
 }
 
 // marshal returns the file.
 func (b *Batch) marshal() ([]byte, error) {
 	data, err := json.MarshalIndent(batchJSON{
-		batchVersion, b.Params, b.Sharing, b.Time, b.Recipient.String(), b.Ledger, b.Lines, b.Statements,
+		batchVersion, b.Params, b.Sharing, b.Time, b.Recipient.String(), b.Ledger, b.Lines, b.Transcript, b.Statements,
 	}, "", " ")
 	if err != nil {
 		return nil, fmt.Errorf("encode batch: %w", err)
@@ -91,7 +93,7 @@ func parseBatch(data []byte) (*Batch, error) {
 	}
 	return &Batch{
 		Params: j.Params, Sharing: j.Sharing, Time: j.Time, Recipient: to,
-		Ledger: j.Ledger, Lines: j.Lines, Statements: j.Statements, id: sha256.Sum256(data),
+		Ledger: j.Ledger, Lines: j.Lines, Transcript: j.Transcript, Statements: j.Statements, id: sha256.Sum256(data),
 	}, nil
 }
 
