@@ -19,10 +19,7 @@ import (
 func (s *show) makePKG(ctx context.Context) error {
 	s.title("The Private Key Generator (PKG)",
 		"An air-gapped PC draws the master secret and seals it. Here it is this machine, so it is told --lab.")
-	if err := s.write("pass", rand.Text()); err != nil {
-		return err
-	}
-	_, err := s.run(ctx, "pkg-offline init --dir pkg --passphrase-file pass --lab")
+	_, err := s.run(ctx, "pkg-offline init --dir pkg --generate-passphrase pass --lab")
 	return err
 }
 

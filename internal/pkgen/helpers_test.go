@@ -23,7 +23,7 @@ import (
 // workFactor keeps scrypt fast in tests.
 const workFactor = 4
 
-var passphrase = []byte("correct horse")
+var passphrase = []byte("hove boni soro xehe fohi vobu pofe kico")
 
 func config(dir string) pkgen.Config {
 	c := pkgen.Config{

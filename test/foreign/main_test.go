@@ -109,7 +109,7 @@ func (p *plant) background(t *testing.T, pattern string, args ...string) string 
 func newPlant(t *testing.T, device string) *plant {
 	t.Helper()
 	p := &plant{dir: t.TempDir()}
-	p.write(t, "pass", []byte("a passphrase of the test\n"))
+	p.write(t, "pass", []byte("hove boni soro xehe fohi vobu pofe kico\n"))
 	p.command(t, "pkg-offline", "init", "--dir", "pkg", "--passphrase-file", "pass")
 	p.write(t, "clm.age", p.command(t, "clmctl", "--data-dir", "clm", "recipient"))
 	p.write(t, "dev.age", p.command(t, "devagent", "--data-dir", "dev", "recipient"))

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"github.com/edgeclm/edgeclm/internal/passphrase"
 )
 
 // maxSecret bounds a passphrase or challenge, in bytes.
@@ -24,11 +26,29 @@ type Secret struct {
 	NoInput bool   // do not ask
 	Program string // the program's name, for a warning
 	Quiet   bool   // no warning about a file that others can read
+
+	// Opens says that it is a passphrase that opens something: a generated one
+	// and a PIN are read in any spelling, and a mistyped one is an error that
+	// wraps passphrase.ErrTypo. What seals is read by ReadNewPassphrase.
+	Opens bool
 }
 
 // ReadSecret reads a secret of 1 to 4,096 bytes; one trailing newline is
 // removed. The caller zeroes it after use.
 func ReadSecret(ctx context.Context, s Streams, from Secret) ([]byte, error) {
+	secret, err := from.read(ctx, s)
+	if err != nil || !from.Opens {
+		return secret, err
+	}
+	defer clear(secret)
+	canonical, err := passphrase.Canonical(secret)
+	if err != nil {
+		return nil, fmt.Errorf("read the %s: %w", from.What, err)
+	}
+	return canonical, nil
+}
+
+func (from Secret) read(ctx context.Context, s Streams) ([]byte, error) {
 	var secret []byte
 	var err error
 	switch from.Path {
@@ -86,13 +106,9 @@ func readBounded(r io.Reader) ([]byte, error) {
 
 // ask prompts on the terminal, which is /dev/tty: standard input may be taken.
 func (from Secret) ask(ctx context.Context) ([]byte, error) {
-	hint := "give it with " + from.Flag + " FILE, or - for standard input"
-	if from.NoInput {
-		return nil, WithHint(Usage("the %s is needed and --no-input was given", from.What), hint)
-	}
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	tty, err := from.terminal()
 	if err != nil {
-		return nil, WithHint(Usage("the %s is needed and there is no terminal to ask on", from.What), hint)
+		return nil, err
 	}
 	defer func() { _ = tty.Close() }()
 	first, err := prompt(ctx, tty, "Enter "+from.What+": ")
@@ -102,6 +118,24 @@ func (from Secret) ask(ctx context.Context) ([]byte, error) {
 	if err := from.check(first); err != nil || !from.Confirm {
 		return first, err
 	}
+	return first, from.confirm(ctx, tty, first)
+}
+
+// terminal opens the terminal to ask on.
+func (from Secret) terminal() (*os.File, error) {
+	hint := "give it with " + from.Flag + " FILE, or - for standard input"
+	if from.NoInput {
+		return nil, WithHint(Usage("the %s is needed and --no-input was given", from.What), hint)
+	}
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return nil, WithHint(Usage("the %s is needed and there is no terminal to ask on", from.What), hint)
+	}
+	return tty, nil
+}
+
+// confirm asks for a secret again, and zeroes it on error.
+func (from Secret) confirm(ctx context.Context, tty *os.File, first []byte) error {
 	second, err := prompt(ctx, tty, "Confirm "+from.What+": ")
 	defer clear(second)
 	if err == nil && !bytes.Equal(first, second) {
@@ -109,9 +143,8 @@ func (from Secret) ask(ctx context.Context) ([]byte, error) {
 	}
 	if err != nil {
 		clear(first)
-		return nil, err
 	}
-	return first, nil
+	return err
 }
 
 // prompt reads a line without echo; when ctx ends it restores the terminal.

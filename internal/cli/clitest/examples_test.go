@@ -220,7 +220,7 @@ func (b *bench) adapt(line string) string {
 func TestExamplesRun(t *testing.T) {
 	t.Parallel()
 	b := &bench{t: t, dir: t.TempDir()}
-	b.write("pass", "correct horse\n")
+	b.write("pass", "hove boni soro xehe fohi vobu pofe kico\n")
 	b.write("challenge", "secret\n")
 	b.write("plant.csv", "name,asset\nplc-0001,PRESS 8\n")
 	b.ca[0] = b.serve(`(?m)^(http://\S+)$`, "clmctl", "lab-ca", "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--challenge-file", "challenge", "--lifetime", "1h")

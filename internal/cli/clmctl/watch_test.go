@@ -71,7 +71,7 @@ func (s *shop) write(name, text string) {
 func newShop(t *testing.T) *shop {
 	t.Helper()
 	s := &shop{t: t, dir: t.TempDir()}
-	s.write("pass", "correct horse battery staple\n")
+	s.write("pass", "hove boni soro xehe fohi vobu pofe kico\n")
 	s.write("challenge", "swordfish\n")
 	s.run("pkg-offline init --dir pkg --passphrase-file pass --lab")
 	s.write("clm.age", s.run("clmctl recipient"))

@@ -13,8 +13,9 @@ import (
 )
 
 type initOptions struct {
-	dir, passphraseFile, recoveryFile string
-	deal                              dealOptions
+	dir, recoveryFile string
+	passphrase        sealing
+	deal              dealOptions
 }
 
 // sharePassphraseFlag is the flag for the passphrases of shares at init.
@@ -29,6 +30,10 @@ func (a *app) initCommand() *cobra.Command {
 makes the recovery key: a hash-based (SLH-DSA) key that can give the fleet a new
 root one day. It is sealed to the same passphrase; keep it on another medium.
 
+Without a file, a passphrase is made and shown once on the terminal, to be
+written down and typed again; or a person types one of their own. One of less
+than 80 bits is refused.
+
 With --shares or --holder the master secret is shared out (Shamir): any
 --threshold of the shares make it, fewer say nothing of it. Each share is a file
 of its own, sealed for its holder, who takes it away; the passphrase then seals
@@ -38,16 +43,17 @@ each holder keeps a copy to check the share with.
 The params_id that it prints is the one root of trust: devices can be held to it
 when they are provisioned (devagent provision --params-id).`,
 		Example: `  pkg-offline init --dir pkg --passphrase-file pass
+  pkg-offline init --dir pkg-2 --generate-passphrase pass-2
   pkg-offline init --dir shared --passphrase-file pass --threshold 2 --holder alice=alice.age --holder bob=bob.age --holder carol=carol.age`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runInit(cmd, o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
-	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase, - for standard input (default: ask)")
+	a.registerSealing(f, &o.passphrase, "passphrase of the PKG", "passphrase")
 	f.StringVar(&o.recoveryFile, "recovery-file", "", "where the sealed recovery key goes (default: recovery.age in the directory)")
 	a.participantFlag(f)
-	o.deal.register(f, sharePassphraseFlag)
+	o.deal.register(a, f, sharePassphraseFlag)
 	_ = cmd.MarkFlagRequired("dir")
 	return cmd
 }
@@ -82,11 +88,10 @@ func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	from := a.pkgPassphrase(o.passphraseFile, true)
 	if o.deal.given() {
-		from.What = "passphrase of the recovery key"
+		o.passphrase.what = "passphrase of the recovery key"
 	}
-	passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, from)
+	passphrase, err := a.newPassphrase(cmd.Context(), o.passphrase)
 	if err != nil {
 		return err
 	}
@@ -136,20 +141,4 @@ func (a *app) renderInit(o initOptions, ledger *pkgen.Ledger) error {
 		{Name: "ledger", Value: r.Ledger},
 		{Name: "lab", Value: strconv.FormatBool(r.Lab)},
 	}, r.Sharing.fields()...)...)
-}
-
-// pkgPassphrase says where the passphrase of the master secret comes from.
-func (a *app) pkgPassphrase(path string, confirm bool) clikit.Secret {
-	return clikit.Secret{
-		Path: path, Flag: "--passphrase-file", What: "passphrase of the PKG", Confirm: confirm,
-		NoInput: a.NoInput, Program: program, Quiet: a.Quiet,
-	}
-}
-
-// bundlePassphrase says where the passphrase of a bundle comes from.
-func (a *app) bundlePassphrase(path string) clikit.Secret {
-	return clikit.Secret{
-		Path: path, Flag: "--bundle-passphrase-file", What: "passphrase of the bundle",
-		NoInput: a.NoInput, Program: program, Quiet: a.Quiet,
-	}
 }

@@ -16,13 +16,15 @@ import (
 )
 
 type issueOptions struct {
-	dir, out, role, from                string
-	keys                                keys
-	recipientFile, bundlePassphraseFile string
-	clms, anchorFiles                   []string
-	generation                          uint32
-	address, labels, names              string
-	sheet                               sheet
+	dir, out, role, from   string
+	keys                   keys
+	recipientFile          string
+	bundlePassphrase       sealing
+	askBundlePassphrase    bool
+	clms, anchorFiles      []string
+	generation             uint32
+	address, labels, names string
+	sheet                  sheet
 }
 
 func (a *app) issueCommand() *cobra.Command {
@@ -59,7 +61,8 @@ relative to the list) and names (as in --names).`,
 	f.StringVar(&o.out, "out", "", "the medium: a directory, made if need be")
 	f.StringVar(&o.role, "role", "dev", "role of the names: dev or clm")
 	f.StringVar(&o.recipientFile, "recipient-file", "", "file with the age recipient of the one name")
-	f.StringVar(&o.bundlePassphraseFile, "bundle-passphrase-file", "", "file with the passphrase that seals bundles without recipient, - for standard input")
+	a.registerSealing(f, &o.bundlePassphrase, "passphrase of bundles without recipient", "bundle-passphrase")
+	f.BoolVar(&o.askBundlePassphrase, "ask-bundle-passphrase", false, "make or ask for the passphrase of bundles without recipient on the terminal")
 	f.StringVar(&o.sheet.path, "pin-sheet", "", "new file for the PINs that bundles without recipient are sealed to, each to its own")
 	f.BoolVar(&o.sheet.pages, "pin-pages", false, "each device on a page of its own of the PIN sheet")
 	f.StringArrayVar(&o.clms, "clm", nil, "name of a CLM that the devices listen to (repeat for more)")
@@ -88,6 +91,9 @@ func (a *app) runIssue(cmd *cobra.Command, o issueOptions, names []string) error
 	if err := o.sheet.check(o.out); err != nil {
 		return explain(err)
 	}
+	if err := apart("--generate-bundle-passphrase", o.bundlePassphrase.generate, o.out); err != nil {
+		return err
+	}
 	public, err := pkgen.ReadPublic(o.dir)
 	if err != nil {
 		return explain(err)
@@ -104,8 +110,8 @@ func (a *app) runIssue(cmd *cobra.Command, o issueOptions, names []string) error
 	options := pkgen.IssueOptions{
 		Medium: o.out, CLMs: o.clms, Anchors: anchors, PINs: o.sheet.path != "", Lab: connected, Progress: a.progress(),
 	}
-	if o.bundlePassphraseFile != "" {
-		options.Passphrase, err = clikit.ReadSecret(ctx, a.Streams, a.bundlePassphrase(o.bundlePassphraseFile))
+	if o.toPassphrase() {
+		options.Passphrase, err = a.newPassphrase(ctx, o.bundlePassphrase)
 		if err != nil {
 			return err
 		}

@@ -74,7 +74,7 @@ func (a *app) readKeys(ctx context.Context, dir string, public *pkgen.Ledger, k 
 		if len(k.shares.files) > 0 {
 			return opening{}, clikit.WithCode(fmt.Errorf("--share: %w", pkgen.ErrWhole), clikit.ExitUsage)
 		}
-		passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(k.passphraseFile, false))
+		passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(k.passphraseFile))
 		return opening{passphrase: passphrase}, err
 	}
 	sharing, err := pkgen.ReadSharing(dir, public)
@@ -174,7 +174,7 @@ func (r *shareReader) open(path string) (*custody.Share, error) {
 // passphrase returns what opens a share that is sealed to a passphrase.
 func (r *shareReader) passphrase(path string) (bundle.Opener, error) {
 	from := clikit.Secret{
-		Flag: "--share-passphrase-file", What: "passphrase of " + filepath.Base(path),
+		Flag: "--share-passphrase-file", What: "passphrase of " + filepath.Base(path), Opens: true,
 		NoInput: r.app.NoInput, Program: program, Quiet: r.app.Quiet,
 	}
 	if len(r.passphrases) > 0 {

@@ -53,6 +53,7 @@ type app struct {
 	lab          bool
 	participants []string
 	run          *run // the one that writes a transcript; nil: none does
+	weakAccepted bool // a passphrase to seal to
 }
 
 const program = "pkg-offline"

@@ -17,8 +17,9 @@ import (
 )
 
 type newEpochOptions struct {
-	dir, passphraseFile, newPassphraseFile string
-	epoch                                  uint32
+	dir, passphraseFile string
+	next                sealing // the new master secret; not given: the present passphrase
+	epoch               uint32
 }
 
 func (a *app) newEpochCommand() *cobra.Command {
@@ -47,7 +48,8 @@ nothing if that epoch has begun already.`,
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
 	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase of the PKG, - for standard input (default: ask)")
-	f.StringVar(&o.newPassphraseFile, "new-passphrase-file", "", "file with the passphrase of the new master secret (default: the present one's)")
+	a.registerSealing(f, &o.next, "passphrase of the new master secret (default: the present one's)", "new-passphrase")
+	o.next.what = "passphrase of the new master secret"
 	f.Uint32Var(&o.epoch, "epoch", 0, "the epoch to begin (default: the next)")
 	a.participantFlag(f)
 	_ = cmd.MarkFlagRequired("dir")
@@ -65,7 +67,7 @@ type newEpochResult struct {
 }
 
 func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
-	if o.passphraseFile == "-" && o.newPassphraseFile == "-" {
+	if o.passphraseFile == "-" && o.next.file == "-" {
 		return clikit.Usage("standard input can be only one of --passphrase-file and --new-passphrase-file")
 	}
 	r, err := a.newRun(cmd, o.dir)
@@ -95,23 +97,26 @@ func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
 		return err
 	}
 	a.note("epoch %d has begun; now every CLM and then every device needs a key of it: issue --role clm --all, issue --all", ledger.Params.Epoch())
-	if o.newPassphraseFile != "" {
+	if o.next.given() {
 		a.note("the recovery key stays sealed to the passphrase that it was made with")
 	}
 	return a.renderEpoch(o.dir, ledger, true)
 }
 
 func (a *app) newEpoch(ctx context.Context, r *run, o newEpochOptions, public *pkgen.Ledger, connected bool) (*pkgen.Ledger, error) {
-	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile, false))
+	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile))
 	if err != nil {
 		return nil, err
 	}
 	defer clear(passphrase)
-	next := bytes.Clone(passphrase)
-	if o.newPassphraseFile != "" {
-		if next, err = clikit.ReadSecret(ctx, a.Streams, a.newPassphrase(o.newPassphraseFile)); err != nil {
-			return nil, err
-		}
+	var next []byte
+	if o.next.given() {
+		next, err = a.newPassphrase(ctx, o.next)
+	} else {
+		next, err = bytes.Clone(passphrase), a.measure(passphrase, o.next)
+	}
+	if err != nil {
+		return nil, err
 	}
 	defer clear(next)
 	p, err := r.open(public, connected, opening{passphrase: passphrase})
@@ -137,13 +142,6 @@ func (a *app) finishEpoch(r *run) (*pkgen.Ledger, bool, error) {
 	}
 	ledger, finished, err := pkgen.FinishEpoch(r.config())
 	return ledger, finished, r.end(err, nil)
-}
-
-// newPassphrase says where the passphrase of a new master secret comes from.
-func (a *app) newPassphrase(path string) clikit.Secret {
-	s := a.pkgPassphrase(path, true)
-	s.Flag, s.What = "--new-passphrase-file", "passphrase of the new master secret"
-	return s
 }
 
 func (a *app) renderEpoch(dir string, ledger *pkgen.Ledger, changed bool) error {

@@ -64,7 +64,7 @@ func (o issueOptions) check(names []string) error {
 // from.
 func (o issueOptions) checkSecrets() error {
 	stdin := 0
-	for _, path := range append(o.keys.paths(), o.bundlePassphraseFile, o.from) {
+	for _, path := range append(o.keys.paths(), o.bundlePassphrase.file, o.from) {
 		if path == "-" {
 			stdin++
 		}
@@ -72,22 +72,30 @@ func (o issueOptions) checkSecrets() error {
 	switch {
 	case stdin > 1:
 		return clikit.Usage("standard input can be only one of --passphrase-file, --bundle-passphrase-file and --from")
-	case o.recipientFile != "" && o.bundlePassphraseFile != "":
-		return clikit.Usage("--recipient-file and --bundle-passphrase-file exclude each other")
-	case o.sheet.path != "" && (o.recipientFile != "" || o.bundlePassphraseFile != ""):
-		return clikit.Usage("--pin-sheet excludes --recipient-file and --bundle-passphrase-file")
+	case o.bundlePassphrase.given() && o.askBundlePassphrase:
+		return clikit.Usage("--ask-bundle-passphrase excludes --bundle-passphrase-file and --generate-bundle-passphrase")
+	case o.recipientFile != "" && o.toPassphrase():
+		return clikit.Usage("--recipient-file and a bundle passphrase exclude each other")
+	case o.sheet.path != "" && (o.recipientFile != "" || o.toPassphrase()):
+		return clikit.Usage("--pin-sheet excludes --recipient-file and bundle passphrases")
 	case o.sheet.path != "" && ibc.Role(o.role) == ibc.RoleCLM:
 		return clikit.Usage("--pin-sheet is for devices")
 	case o.from == "" && o.recipientFile == "" && !o.withoutRecipient():
 		return clikit.WithHint(clikit.Usage("nobody to seal the bundle to"),
-			"give --recipient-file FILE (what devagent recipient or clmctl recipient printed), --bundle-passphrase-file FILE or --pin-sheet FILE")
+			"give --recipient-file FILE (what devagent recipient or clmctl recipient printed), --pin-sheet FILE, --generate-bundle-passphrase FILE or --bundle-passphrase-file FILE")
 	}
 	return nil
 }
 
 // withoutRecipient reports whether a bundle that has no recipient can be sealed.
 func (o issueOptions) withoutRecipient() bool {
-	return o.bundlePassphraseFile != "" || o.sheet.path != ""
+	return o.toPassphrase() || o.sheet.path != ""
+}
+
+// toPassphrase reports whether bundles that have no recipient are sealed to one
+// passphrase.
+func (o issueOptions) toPassphrase() bool {
+	return o.bundlePassphrase.given() || o.askBundlePassphrase
 }
 
 func (o issueOptions) requestsFor(names []string) ([]pkgen.Request, error) {

@@ -2,6 +2,7 @@ package pkgoffline_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,9 +87,10 @@ func refused(code int) func(ts *testscript.TestScript, neg bool, args []string) 
 func program(up []string) func() {
 	return func() {
 		var seed [32]byte
-		nanos := time.Now().UnixNano()
-		for i := range 8 {
-			seed[i] = byte(nanos >> (8 * i))
+		if known := os.Getenv("SEED"); known != "" {
+			copy(seed[:], known)
+		} else {
+			binary.NativeEndian.PutUint64(seed[:], uint64(time.Now().UnixNano()))
 		}
 		os.Exit(pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), pkgoffline.Deps{
 			Now:        func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },

@@ -20,19 +20,27 @@ type dealOptions struct {
 	holders           []string
 	out               string
 	passphraseFiles   []string
+	generate          []string // new files for generated passphrases
 }
 
-func (o *dealOptions) register(f *pflag.FlagSet, passphraseFlag string) {
+func (o *dealOptions) register(a *app, f *pflag.FlagSet, passphraseFlag string) {
 	f.IntVar(&o.shares, "shares", 0, "number of shares (default: as many as there are --holder)")
 	f.IntVar(&o.threshold, "threshold", 0, "how many shares are needed to make the secret")
 	f.StringArrayVar(&o.holders, "holder", nil, "who gets a share: NAME, sealed to a passphrase, or NAME=FILE, sealed to the age recipient in the file (repeat for each, that of share 1 first; default: holder-1 and so on)")
 	f.StringVar(&o.out, "shares-out", "", "directory for the share files (default: shares in the directory of the PKG)")
 	f.StringArrayVar(&o.passphraseFiles, passphraseFlag, nil, "file with the passphrase for a new share, in the order of the holders that have no age recipient (repeat for more; default: ask)")
+	f.StringArrayVar(&o.generate, generateFlag(passphraseFlag), nil, "new file for a generated passphrase of a new share, for the holders after those (repeat for more)")
+	a.registerWaiver(f)
+}
+
+// generateFlag names the flag beside one that ends in -file.
+func generateFlag(passphraseFlag string) string {
+	return "generate-" + strings.TrimSuffix(passphraseFlag, "-file")
 }
 
 // given reports whether any of it was.
 func (o *dealOptions) given() bool {
-	return o.shares != 0 || o.threshold != 0 || len(o.holders) > 0 || o.out != "" || len(o.passphraseFiles) > 0
+	return o.shares != 0 || o.threshold != 0 || len(o.holders) > 0 || o.out != "" || len(o.passphraseFiles) > 0 || len(o.generate) > 0
 }
 
 // names returns the holders' names and the files of their recipients, "" of
@@ -68,27 +76,42 @@ func (o *dealOptions) options(ctx context.Context, a *app, passphraseFlag string
 		return pkgen.SharesOptions{}, err
 	}
 	options := pkgen.SharesOptions{Threshold: o.threshold, Out: o.out, Lab: lab}
-	files := o.passphraseFiles
+	files, generate := o.passphraseFiles, o.generate
+	if n := len(files) + len(generate); n > count(recipients, "") {
+		return options, clikit.Usage("%d passphrases of shares for %d holders that need one", n, count(recipients, ""))
+	}
 	for i, name := range names {
-		var path string
-		if recipients[i] == "" && len(files) > 0 {
-			path, files = files[0], files[1:]
+		from := sealing{what: "passphrase for the share of " + name, name: strings.TrimSuffix(passphraseFlag, "-file")}
+		switch {
+		case recipients[i] != "":
+		case len(files) > 0:
+			from.file, files = files[0], files[1:]
+		case len(generate) > 0:
+			from.generate, generate = generate[0], generate[1:]
 		}
-		to, err := a.holderRecipient(ctx, name, recipients[i], clikit.Secret{Path: path, Flag: "--" + passphraseFlag})
+		to, err := a.holderRecipient(ctx, name, recipients[i], from)
 		if err != nil {
 			return options, err
 		}
 		options.Holders = append(options.Holders, pkgen.Holder{Name: name, To: to})
 	}
-	if len(files) > 0 {
-		return options, clikit.Usage("%d passphrases of shares are left over", len(files))
-	}
 	return options, nil
+}
+
+// count returns how many texts are this one.
+func count(texts []string, text string) int {
+	n := 0
+	for _, t := range texts {
+		if t == text {
+			n++
+		}
+	}
+	return n
 }
 
 // holderRecipient returns what a holder's share is sealed to: the age recipient
 // in a file or, without one, a passphrase.
-func (a *app) holderRecipient(ctx context.Context, name, recipientFile string, from clikit.Secret) (bundle.Recipient, error) {
+func (a *app) holderRecipient(ctx context.Context, name, recipientFile string, from sealing) (bundle.Recipient, error) {
 	if recipientFile != "" {
 		to, err := readRecipient(recipientFile)
 		if err != nil {
@@ -96,9 +119,7 @@ func (a *app) holderRecipient(ctx context.Context, name, recipientFile string, f
 		}
 		return *to, nil
 	}
-	from.What, from.Confirm = "passphrase for the share of "+name, true
-	from.NoInput, from.Program, from.Quiet = a.NoInput, program, a.Quiet
-	passphrase, err := clikit.ReadSecret(ctx, a.Streams, from)
+	passphrase, err := a.newPassphrase(ctx, from)
 	if err != nil {
 		return bundle.Recipient{}, err
 	}

@@ -34,12 +34,8 @@ func (s sheet) check(medium string) error {
 	if s.path == "-" {
 		return clikit.WithHint(clikit.Usage("--pin-sheet: PINs are not written to standard output"), "give the name of a new file, print it, and delete it")
 	}
-	inside, err := within(s.path, medium)
-	if err != nil {
+	if err := apart("--pin-sheet", s.path, medium); err != nil {
 		return err
-	}
-	if inside {
-		return clikit.WithHint(clikit.Usage("--pin-sheet: %s is on the medium, beside the bundles that the PINs open", s.path), "keep the sheet apart from the medium")
 	}
 	if _, err := os.Lstat(s.path); err == nil {
 		return fmt.Errorf("--pin-sheet: %s: %w", s.path, keyfile.ErrExists)
@@ -49,6 +45,19 @@ func (s sheet) check(medium string) error {
 		err = fs.ErrInvalid
 	}
 	return clikit.WithCode(err, clikit.ExitUsage)
+}
+
+// apart refuses a file of secrets that would lie beside the bundles that they
+// open.
+func apart(flag, path, medium string) error {
+	if path == "" {
+		return nil
+	}
+	inside, err := within(path, medium)
+	if err == nil && inside {
+		err = clikit.WithHint(clikit.Usage("%s: %s is on the medium, beside the bundles that it opens", flag, path), "keep it apart from the medium")
+	}
+	return err
 }
 
 // within reports whether a file lies in a directory or below it, symbolic
