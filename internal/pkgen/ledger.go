@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
@@ -81,6 +82,14 @@ type Fact struct {
 // What says what an entry is about, for people.
 func (e Entry) What() string {
 	switch {
+	case e.Recovered > 0:
+		return fmt.Sprintf("share %d of sharing %s, made again", e.Recovered, e.Sharing)
+	case e.Sharing != nil:
+		what := fmt.Sprintf("sharing %d, %s: any %d of %s", e.Serial, e.Sharing, e.Threshold, strings.Join(e.Holders, ", "))
+		if e.Params != nil {
+			what = fmt.Sprintf("params_id %x; %s", e.Params.ID(), what)
+		}
+		return what
 	case e.Identity != nil:
 		return e.Identity.String()
 	case e.Params != nil:

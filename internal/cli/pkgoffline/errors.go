@@ -14,6 +14,9 @@ import (
 	"github.com/edgeclm/edgeclm/internal/transcript"
 )
 
+// errDoesNotHold is the end of a check that failed; what failed was said.
+var errDoesNotHold = errors.New("do not hold")
+
 // explain adds to an error what to do next.
 func explain(err error) error {
 	for _, e := range []struct {
@@ -34,6 +37,7 @@ func explain(err error) error {
 		{custody.ErrCeremony, "bring the share of this PKG"},
 		{custody.ErrSharing, "bring the share that was made last, and destroy the earlier ones"},
 		{custody.ErrTwice, "give each share once"},
+		{errDoesNotHold, "bring the right file or passphrase, or make the share again: pkg-offline shares recover"},
 		{ibc.ErrShare, "bring another share, or its copy on paper; shares verify checks each"},
 		{transcript.ErrUnsigned, "the next run that opens the PKG notes it in its own, signed transcript; whether it was cut short, a head on paper tells (--head)"},
 		{transcript.ErrMissing, "bring back the transcripts from a copy"},

@@ -73,7 +73,7 @@ type initResult struct {
 
 func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 	if o.deal.given() {
-		if _, _, err := o.deal.names(); err != nil {
+		if err := o.deal.check(); err != nil {
 			return explainRequest(err)
 		}
 	}

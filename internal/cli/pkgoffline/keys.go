@@ -42,6 +42,11 @@ type shareKeys struct {
 
 func (k *shareKeys) register(f *pflag.FlagSet) {
 	f.StringArrayVar(&k.files, "share", nil, "file of a share of the master secret (repeat for each)")
+	k.registerSecrets(f)
+}
+
+// registerSecrets adds the flags for what opens shares.
+func (k *shareKeys) registerSecrets(f *pflag.FlagSet) {
 	f.StringArrayVar(&k.passphraseFiles, "share-passphrase-file", nil, "file with the passphrase of a share, in the order of those that have one (repeat for more; default: ask)")
 	f.StringArrayVar(&k.identityFiles, "share-identity-file", nil, "file with the age key (AGE-SECRET-KEY-…) that opens shares (repeat for more)")
 }

@@ -42,12 +42,12 @@ func ledgerTable(entries []pkgen.Entry) clikit.Table {
 	t := clikit.Table{Columns: []clikit.Column{
 		{Name: "index"}, {Name: "time"}, {Name: "type"}, {Name: "identity"}, {Name: "address"}, {Name: "lab"}, {Name: "serial"}, {Name: "pattern"},
 		{Name: "labels", Wide: true}, {Name: "names", Wide: true},
-		{Name: "recipient_sha256", Wide: true}, {Name: "payload_sha256", Wide: true},
+		{Name: "recipient_sha256", Wide: true}, {Name: "payload_sha256", Wide: true}, {Name: "shares", Wide: true},
 	}}
 	for _, e := range entries {
 		t.Rows = append(t.Rows, []string{
 			strconv.FormatUint(e.Index, 10), e.Time.Format(time.RFC3339), e.Type, text(e.Identity), e.Address, mark(e.Lab), serial(e), string(e.Pattern),
-			fleet.FormatLabels(e.Labels), formatNames(e.Names), text(e.Recipient), text(e.Payload),
+			fleet.FormatLabels(e.Labels), formatNames(e.Names), text(e.Recipient), text(e.Payload), sharing(e),
 		})
 	}
 	return t
@@ -75,6 +75,14 @@ func serial(e pkgen.Entry) string {
 		return ""
 	}
 	return strconv.FormatUint(n, 10)
+}
+
+// sharing says what an entry is about that is about shares.
+func sharing(e pkgen.Entry) string {
+	if e.Sharing == nil {
+		return ""
+	}
+	return e.What()
 }
 
 func mark(set bool) string {

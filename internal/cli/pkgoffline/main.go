@@ -73,7 +73,11 @@ instead; a PKG that was made with --lab remembers it.`,
 	}
 	a.Register(root)
 	root.PersistentFlags().BoolVar(&a.lab, "lab", false, "accept a machine that is not air-gapped; never in production")
-	root.AddCommand(a.initCommand(), a.issueCommand(), a.anchorCommand(), a.newEpochCommand(), a.inspectCommand(), a.verifyCommand(), a.ledgerCommand(), a.receiptCommand(), clikit.VersionCommand(&a.Common, program))
+	root.AddCommand(
+		a.initCommand(), a.issueCommand(), a.anchorCommand(), a.newEpochCommand(),
+		a.inspectCommand(), a.verifyCommand(), a.ledgerCommand(), a.receiptCommand(),
+		a.sharesCommand(), clikit.VersionCommand(&a.Common, program),
+	)
 	return root
 }
 

@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		"pkg-offline-online": program([]string{"eth0", "wlan0"}),
 		"agekey":             tool(ageKey),
 		"reseal":             tool(reseal),
+		"flip":               tool(flip),
 	})
 }
 
@@ -125,6 +126,16 @@ func ageKey(args []string) error {
 	return errors.Join(
 		os.WriteFile(args[0]+".key", append(secret, '\n'), 0o600),
 		os.WriteFile(args[0]+".age", []byte(recipient.String()+"\n"), 0o600))
+}
+
+// flip copies a file with a bit in its middle flipped: flip FROM TO.
+func flip(args []string) error {
+	data, err := os.ReadFile(args[0])
+	if err != nil {
+		return err
+	}
+	data[len(data)*3/4] ^= 1
+	return os.WriteFile(args[1], data, 0o600)
 }
 
 // reseal is an attacker who may open a bundle: reseal IN KEY RECIPIENT OUT

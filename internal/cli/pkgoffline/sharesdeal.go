@@ -43,9 +43,9 @@ func (o *dealOptions) given() bool {
 	return o.shares != 0 || o.threshold != 0 || len(o.holders) > 0 || o.out != "" || len(o.passphraseFiles) > 0 || len(o.generate) > 0
 }
 
-// names returns the holders' names and the files of their recipients, "" of
+// list returns the holders' names and the files of their recipients, "" of
 // those who have none. Nothing is read.
-func (o *dealOptions) names() (names, recipients []string, err error) {
+func (o *dealOptions) list() (names, recipients []string, err error) {
 	for _, h := range o.holders {
 		name, file, found := strings.Cut(h, "=")
 		if found && file == "" {
@@ -58,28 +58,44 @@ func (o *dealOptions) names() (names, recipients []string, err error) {
 			names, recipients = append(names, fmt.Sprintf("holder-%d", i+1)), append(recipients, "")
 		}
 	}
+	return names, recipients, nil
+}
+
+// check refuses what makes no sharing, before anything is asked for.
+func (o *dealOptions) check() error {
+	names, _, err := o.list()
 	switch {
-	case o.shares != 0 && o.shares != len(names):
-		return nil, nil, clikit.Usage("--shares %d, and %d holders", o.shares, len(names))
-	case len(names) == 0:
-		return nil, nil, clikit.WithHint(clikit.Usage("nobody to give a share to"), "give --holder NAME for each, or --shares N")
+	case err != nil:
+		return err
+	case o.shares != 0 && len(o.holders) > 0 && o.shares != len(names):
+		return clikit.Usage("--shares %d, and %d holders", o.shares, len(names))
+	case o.shares == 0 && len(names) == 0:
+		return clikit.WithHint(clikit.Usage("nobody to give a share to"), "give --holder NAME for each, or --shares N")
+	case o.shares != 0 && len(names) == 0:
+		return clikit.Usage("--shares %d: there are %d to %d", o.shares, custody.MinThreshold, custody.MaxHolders)
 	case o.threshold == 0:
-		return nil, nil, clikit.WithHint(clikit.Usage("--threshold is not given"), "say how many of the shares are needed: more than one, and few enough that some may be lost")
+		return clikit.WithHint(clikit.Usage("--threshold is not given"), "say how many of the shares are needed: more than one, and few enough that some may be lost")
 	}
-	return names, recipients, custody.CheckOptions(o.threshold, names)
+	return custody.CheckOptions(o.threshold, names)
 }
 
 // options reads what the shares are sealed to.
 func (o *dealOptions) options(ctx context.Context, a *app, passphraseFlag string, lab bool) (pkgen.SharesOptions, error) {
-	names, recipients, err := o.names()
+	holders, err := o.recipients(ctx, a, passphraseFlag)
+	return pkgen.SharesOptions{Threshold: o.threshold, Holders: holders, Out: o.out, Lab: lab}, err
+}
+
+// recipients returns the holders with what their shares are sealed to.
+func (o *dealOptions) recipients(ctx context.Context, a *app, passphraseFlag string) ([]pkgen.Holder, error) {
+	names, recipients, err := o.list()
 	if err != nil {
-		return pkgen.SharesOptions{}, err
+		return nil, err
 	}
-	options := pkgen.SharesOptions{Threshold: o.threshold, Out: o.out, Lab: lab}
 	files, generate := o.passphraseFiles, o.generate
 	if n := len(files) + len(generate); n > count(recipients, "") {
-		return options, clikit.Usage("%d passphrases of shares for %d holders that need one", n, count(recipients, ""))
+		return nil, clikit.Usage("%d passphrases of shares for %d holders that need one", n, count(recipients, ""))
 	}
+	var holders []pkgen.Holder
 	for i, name := range names {
 		from := sealing{what: "passphrase for the share of " + name, name: strings.TrimSuffix(passphraseFlag, "-file")}
 		switch {
@@ -91,11 +107,11 @@ func (o *dealOptions) options(ctx context.Context, a *app, passphraseFlag string
 		}
 		to, err := a.holderRecipient(ctx, name, recipients[i], from)
 		if err != nil {
-			return options, err
+			return nil, err
 		}
-		options.Holders = append(options.Holders, pkgen.Holder{Name: name, To: to})
+		holders = append(holders, pkgen.Holder{Name: name, To: to})
 	}
-	return options, nil
+	return holders, nil
 }
 
 // count returns how many texts are this one.
