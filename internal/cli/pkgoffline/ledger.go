@@ -41,13 +41,13 @@ entries. It needs no secret.`,
 func ledgerTable(entries []pkgen.Entry) clikit.Table {
 	t := clikit.Table{Columns: []clikit.Column{
 		{Name: "index"}, {Name: "time"}, {Name: "type"}, {Name: "identity"}, {Name: "address"}, {Name: "lab"}, {Name: "serial"}, {Name: "pattern"},
-		{Name: "labels", Wide: true}, {Name: "names", Wide: true},
-		{Name: "recipient_sha256", Wide: true}, {Name: "payload_sha256", Wide: true}, {Name: "shares", Wide: true},
+		{Name: "shares", Wide: true}, {Name: "labels", Wide: true}, {Name: "names", Wide: true},
+		{Name: "recipient_sha256", Wide: true}, {Name: "payload_sha256", Wide: true},
 	}}
 	for _, e := range entries {
 		t.Rows = append(t.Rows, []string{
 			strconv.FormatUint(e.Index, 10), e.Time.Format(time.RFC3339), e.Type, text(e.Identity), e.Address, mark(e.Lab), serial(e), string(e.Pattern),
-			fleet.FormatLabels(e.Labels), formatNames(e.Names), text(e.Recipient), text(e.Payload), sharing(e),
+			sharing(e), fleet.FormatLabels(e.Labels), formatNames(e.Names), text(e.Recipient), text(e.Payload),
 		})
 	}
 	return t
