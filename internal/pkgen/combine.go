@@ -314,3 +314,17 @@ func withHolder(err error, sharing *custody.Sharing) error {
 	}
 	return err
 }
+
+// BatchHasPINs reports whether Combine will come to PINs. A batch of which
+// nothing is kept any more has none.
+func BatchHasPINs(c Config, file []byte) (bool, error) {
+	task, err := c.readTask(sha256.Sum256(file))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, bundle.ErrFormat) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer task.destroy()
+	return task.Issue != nil && task.Issue.Options.PINs, nil
+}

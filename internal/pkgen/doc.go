@@ -104,6 +104,9 @@ type Config struct {
 	recovery   slhdsa.ID         // parameter set of the recovery key; 0: recoveryAlgorithm
 }
 
+// LedgerPath returns where the ledger is.
+func (c Config) LedgerPath() string { return c.path(LedgerFile) }
+
 func (c Config) path(name string) string { return filepath.Join(c.Dir, name) }
 
 // Hash is a SHA-256.

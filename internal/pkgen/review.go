@@ -31,11 +31,11 @@ type Review struct {
 	Manifest   *bundle.Manifest // nil: none is signed
 	Transcript []string         // the sentences of the run that made the batch
 
-	sharing *custody.Sharing
-	ledger  *Ledger              // with the new entries
-	keys    map[ibc.Identity]int // index of Keys
-	added   []Entry
-	lab     bool
+	sharing   *custody.Sharing
+	ledger    *Ledger              // with the new entries
+	keys      map[ibc.Identity]int // index of Keys
+	added     []Entry
+	connected bool
 }
 
 // ReviewedKey is a private key that will be made, and the bundle that it goes
@@ -48,8 +48,12 @@ type ReviewedKey struct {
 	Last     *Entry // the name's latest issue before; nil: its first
 }
 
-// Lab reports whether the batch was made on a machine that was not air-gapped.
-func (r *Review) Lab() bool { return r.lab }
+// Connected reports whether the batch was made on a machine that was not
+// air-gapped.
+func (r *Review) Connected() bool { return r.connected }
+
+// Lab reports whether the PKG was made on one.
+func (r *Review) Lab() bool { return r.ledger.Lab() }
 
 // Review reads a batch as one whom a share of a sharing belongs to. What cannot
 // be read, or does not agree with the rest, is refused: errors wrap
@@ -129,7 +133,7 @@ func (r *Review) addEntry(ledger *Ledger, e hashlog.Entry) error {
 		return fmt.Errorf("%w: an entry of %s in a batch of %s", ErrUnreadable, e.Time.Format(time.RFC3339), r.Batch.Time.Format(time.RFC3339))
 	}
 	r.added = append(r.added, ledger.Entries[len(ledger.Entries)-1])
-	r.lab = r.lab || fact.Lab
+	r.connected = r.connected || fact.Lab
 	return nil
 }
 

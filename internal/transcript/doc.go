@@ -165,13 +165,14 @@ type End struct {
 	Files   int     `json:"files"`            // written
 }
 
-// Outcome is done or failed.
+// Outcome is done, failed or proposed.
 type Outcome string
 
 // The outcomes.
 const (
-	Done   Outcome = "done"
-	Failed Outcome = "failed"
+	Done     Outcome = "done"
+	Failed   Outcome = "failed"
+	Proposed Outcome = "proposed" // it was done, by others, if it is signed
 )
 
 func sum(data []byte) hashlog.Hash { return sha256.Sum256(data) }

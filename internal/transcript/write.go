@@ -179,27 +179,16 @@ func (r *Run) Recorded(entries []Entry, head Head) error {
 
 // End writes how the run ended, err and the ledger's head (nil: none is known),
 // and signs the transcript; sign is nil if nobody can. It may be called once.
-//
-// Where the signature is made later (a run whose statements are made of the
-// contributions of several holders), sign is nil too: Head().Document() is what
-// they sign as a statement of kind "transcript", and Sign completes the file.
 func (r *Run) End(err error, ledger *Head, sign hashlog.Signer) error {
+	end := End{Outcome: Done, Ledger: ledger}
+	text := "the run is done"
+	if err != nil {
+		end.Outcome, end.Error = Failed, shortened(err.Error())
+		text = "the run failed: " + end.Error
+	}
 	return r.locked(func() error {
-		if flushErr := r.flush(); flushErr != nil {
-			return flushErr
-		}
-		end := End{Outcome: Done, Ledger: ledger, Entries: r.entries, Files: r.wrote}
-		text := "the run is done"
-		if err != nil {
-			end.Outcome, end.Error = Failed, shortened(err.Error())
-			text = "the run failed: " + end.Error
-		}
-		if addErr := r.add(Fact{Type: TypeEnd, Text: text, End: &end}); addErr != nil {
-			return addErr
-		}
-		r.ended = true
-		if sign == nil {
-			return nil
+		if err := r.finish(end, text); err != nil || sign == nil {
+			return err
 		}
 		head, next, err := r.state.Commit(sign)
 		if err != nil {
@@ -211,6 +200,28 @@ func (r *Run) End(err error, ledger *Head, sign hashlog.Signer) error {
 		r.state = next
 		return nil
 	})
+}
+
+// Propose ends a run that was only gone through, with the head that the ledger
+// would have. The transcript tells what others do if they sign it: then Complete
+// adds the signature of Head().Document(), as a statement of kind "transcript".
+func (r *Run) Propose(ledger *Head) error {
+	return r.locked(func() error {
+		return r.finish(End{Outcome: Proposed, Ledger: ledger}, "the run is proposed: it counts once the holders of shares have signed this transcript")
+	})
+}
+
+// finish writes the last line.
+func (r *Run) finish(end End, text string) error {
+	if err := r.flush(); err != nil {
+		return err
+	}
+	end.Entries, end.Files = r.entries, r.wrote
+	if err := r.add(Fact{Type: TypeEnd, Text: text, End: &end}); err != nil {
+		return err
+	}
+	r.ended = true
+	return nil
 }
 
 // Close releases the lock. It may be called more than once.

@@ -251,6 +251,8 @@ func TestExamplesRun(t *testing.T) {
 	b.must("devagent --data-dir bilbao recipient > bilbao.age")
 	b.must(`printf 'name,recipient,labels\nplc-0001,%s,line=3\nplc-0001.bilbao,%s,line=5\n' "$(cat plc-0001.age)" "$(cat bilbao.age)" > devices.csv`)
 	path("pkg-offline issue")
+	path("pkg-offline shares contribute") // before the ledger moves on
+	path("pkg-offline shares combine")
 	b.must("pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet more.txt hw-b827eb123456 bench-1")
 	path("clmctl init")
 	path("devagent provision")

@@ -16,6 +16,7 @@ type anchorOptions struct {
 	dir, out, pattern string
 	keys              keys
 	caFiles           []string
+	batch             string // "": it is stated at once
 }
 
 func (a *app) anchorCommand() *cobra.Command {
@@ -33,7 +34,10 @@ The pattern is a device name, or a text with one '*', which stands for any
 characters: 'plc-*', '*.bilbao', '*'.
 
 What the latest statement says already is written again under the same serial
-number, so an interrupted run is completed by running it again.`,
+number, so an interrupted run is completed by running it again.
+
+With --batch nothing is stated yet: holders of shares contribute to it first, as
+with issue --batch.`,
 		Example: `  pkg-offline anchor --dir pkg --passphrase-file pass --out usb --pattern 'plc-*' --ca old.pem --ca new.pem`,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return explainRequest(a.runAnchor(cmd, o)) },
@@ -44,6 +48,7 @@ number, so an interrupted run is completed by running it again.`,
 	f.StringVar(&o.out, "out", "", "the medium: a directory, made if need be")
 	f.StringVar(&o.pattern, "pattern", "", "names of the devices that it is for")
 	f.StringArrayVar(&o.caFiles, "ca", nil, "CA certificate to trust, in PEM or DER (repeat for more)")
+	f.StringVar(&o.batch, batchFlag, "", batchUsage)
 	a.participantFlag(f)
 	for _, required := range []string{"dir", "out", "pattern", "ca"} {
 		_ = cmd.MarkFlagRequired(required)
@@ -68,6 +73,10 @@ func (a *app) runAnchor(cmd *cobra.Command, o anchorOptions) error {
 	if err != nil {
 		return err
 	}
+	request := pkgen.AnchorRequest{Medium: o.out, Pattern: bundle.Pattern(o.pattern), Anchors: anchors, Lab: connected}
+	if o.batch != "" {
+		return a.propose(cmd, r, public, connected, o.batch, pkgen.Task{Anchor: &request})
+	}
 	opening, err := a.readKeys(cmd.Context(), o.dir, public, o.keys)
 	if err != nil {
 		return err
@@ -76,10 +85,14 @@ func (a *app) runAnchor(cmd *cobra.Command, o anchorOptions) error {
 	if err != nil {
 		return err
 	}
-	stated, err := p.Anchor(pkgen.AnchorRequest{Medium: o.out, Pattern: bundle.Pattern(o.pattern), Anchors: anchors, Lab: connected})
+	stated, err := p.Anchor(request)
 	if err := errors.Join(r.end(err, p), p.Close()); err != nil {
 		return err
 	}
+	return a.renderStated(stated)
+}
+
+func (a *app) renderStated(stated *pkgen.Stated) error {
 	a.note("statement %d for %s is in %s; the ledger is at %s", stated.Set.Serial, stated.Set.Pattern, stated.File, formatHead(stated.Ledger))
 	view := viewStatement(stated.File, &stated.Set)
 	view.LedgerIndex = stated.Index

@@ -25,6 +25,7 @@ type issueOptions struct {
 	generation             uint32
 	address, labels, names string
 	sheet                  sheet
+	batch                  string // "": it is issued at once
 }
 
 func (a *app) issueCommand() *cobra.Command {
@@ -46,13 +47,18 @@ A device needs the names of the CLMs that it shall listen to (--clm, up to 8);
 this PKG must have issued them. Address, labels and names that are not given
 are those of the name's latest issue.
 
+With --batch nothing is issued, and no secret is needed: what the run would do is
+written to a file, for the holders of shares to read and contribute to, each on a
+machine of his own (shares contribute); shares combine then does it.
+
 The list of --from is CSV; its header names the columns: name (required),
 address, labels (k=v;k=v), recipient (an age recipient, or a file with one,
 relative to the list) and names (as in --names).`,
 		Example: `  pkg-offline issue --dir pkg --passphrase-file pass --out usb --role clm --recipient-file clm.age clm-1
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --from devices.csv
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet pins.txt plc-0002 plc-0003
-  pkg-offline issue --dir shared --share alice/share-1-alice.s1.share.age --share-identity-file alice.key --share bob/share-2-bob.s1.share.age --share-identity-file bob.key --out usb2 --role clm --recipient-file clm.age clm-1`,
+  pkg-offline issue --dir shared --share alice/share-1-alice.s1.share.age --share-identity-file alice.key --share bob/share-2-bob.s1.share.age --share-identity-file bob.key --out usb2 --role clm --recipient-file clm.age clm-1
+  pkg-offline issue --dir shared --out usb3 --role clm --recipient-file clm.age --batch batch.json clm-2`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runIssue(cmd, o, args) },
 	}
 	f := cmd.Flags()
@@ -72,6 +78,7 @@ relative to the list) and names (as in --names).`,
 	f.StringVar(&o.address, "address", "", "host:port of the one name")
 	f.StringVar(&o.labels, "labels", "", "labels: k=v;k=v")
 	f.StringVar(&o.names, "names", "", "certificate names of the one device: cn:, dns:, ip:, uri:, separated by ';'")
+	f.StringVar(&o.batch, batchFlag, "", batchUsage)
 	a.participantFlag(f)
 	_ = cmd.MarkFlagRequired("dir")
 	_ = cmd.MarkFlagRequired("out")
@@ -116,6 +123,10 @@ func (a *app) runIssue(cmd *cobra.Command, o issueOptions, names []string) error
 			return err
 		}
 		defer clear(options.Passphrase)
+	}
+	if o.batch != "" {
+		options.Progress = nil
+		return explainRequest(a.propose(cmd, r, public, connected, o.batch, pkgen.Task{Issue: &pkgen.IssueTask{Requests: requests, Options: options}}))
 	}
 	opening, err := a.readKeys(ctx, o.dir, public, o.keys)
 	if err != nil {

@@ -21,7 +21,8 @@ func (a *app) sharesCommand() *cobra.Command {
 turns a master secret in one piece into shares.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(a.sharesVerifyCommand(), a.sharesSplitCommand(), a.sharesRefreshCommand(), a.sharesRecoverCommand())
+	cmd.AddCommand(a.sharesVerifyCommand(), a.sharesSplitCommand(), a.sharesRefreshCommand(), a.sharesRecoverCommand(),
+		a.sharesContributeCommand(), a.sharesCombineCommand())
 	return cmd
 }
 

@@ -38,8 +38,7 @@ const noteValues = 64
 // Everything between begin and end that is an error is handed to end, which
 // returns it. A command without a PKG (a holder's machine) hands begin a nil
 // ledger and ends with nil: its transcript is chained and unsigned until a
-// later one notes it. For a run whose statements are made of contributions, see
-// transcript.Run.End.
+// later one notes it. A run that is only proposed ends with proposed (batch.go).
 type run struct {
 	app     *app
 	dir     string
@@ -47,6 +46,7 @@ type run struct {
 	told    []string // warnings before the beginning
 	written *transcript.Run
 	head    *transcript.Head // of the ledger
+	ended   bool             // what it proposed is signed later
 }
 
 // participantFlag adds --participant to a command that writes a transcript.

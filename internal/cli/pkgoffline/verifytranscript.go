@@ -151,7 +151,11 @@ func named(l *pkgen.Ledger, chain *transcript.Chain) error {
 // inLedger holds what a transcript says to the ledger.
 func (v *verifier) inLedger(s transcript.Summary) error {
 	heads := []*transcript.Head{s.Begin.Ledger}
-	if s.End != nil {
+	// What was proposed and never signed has not happened.
+	proposed := s.End != nil && s.End.Outcome == transcript.Proposed && s.State != transcript.Signed
+	if proposed && v.made()[s.ID] == 0 {
+		s.Entries = nil
+	} else if s.End != nil {
 		heads = append(heads, s.End.Ledger)
 	}
 	for _, h := range heads {
