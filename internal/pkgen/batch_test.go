@@ -3,6 +3,7 @@ package pkgen_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -29,6 +30,7 @@ type circle struct {
 func newCircle(t testing.TB, n int) *circle {
 	t.Helper()
 	c := &circle{config: config(filepath.Join(t.TempDir(), "pkg"))}
+	c.config.Random = rand.Reader // each has a master secret of its own
 	o := &pkgen.SharesOptions{Threshold: 2}
 	for i := range n {
 		p := newParty(t)

@@ -1,6 +1,26 @@
 package pkgen
 
-import "github.com/cloudflare/circl/sign/slhdsa"
+import (
+	"github.com/cloudflare/circl/sign/slhdsa"
+
+	"github.com/edgeclm/edgeclm/internal/custody"
+	"github.com/edgeclm/edgeclm/internal/ibc"
+)
+
+// ParseContribution parses the plaintext of a contribution.
+func ParseContribution(plain []byte, b *Batch, s *custody.Sharing) (ibc.Contribution, error) {
+	return parseContribution(plain, b, s)
+}
+
+// ParseTask parses the file by which a batch is kept and returns how it is
+// written again.
+func ParseTask(data []byte) ([]byte, error) {
+	t, err := parseTask(data)
+	if err != nil {
+		return nil, err
+	}
+	return t.marshal()
+}
 
 // WithFastRecovery returns c with the parameter set whose keys are made sixty
 // times faster, for tests that make many.

@@ -245,7 +245,7 @@ func (r *Review) readTranscript(document []byte) error {
 	if err != nil {
 		return err
 	}
-	if open := log.Open(); len(log.Entries) > 0 || r.Transcript != nil ||
+	if open := log.Open(); len(log.Entries) > 0 || len(log.Tail()) == 0 || r.Transcript != nil ||
 		open.Size != int64(len(r.Batch.Transcript)) || !bytes.Equal(document, open.Head.Document()) {
 		return fmt.Errorf("%w: it is not the head of the transcript of the batch", ErrUnreadable)
 	}

@@ -235,10 +235,10 @@ func (p *PKG) wipeTasks(done Hash) error {
 	var failed error
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if e.IsDir() || !strings.HasSuffix(e.Name(), taskSuffix) {
-			continue
-		}
-		if path != p.taskFile(done) && !p.overtaken(path) {
+		// What was cut when it was written has a key in it too.
+		stale := keyfile.IsTemp(path)
+		task := !e.IsDir() && strings.HasSuffix(e.Name(), taskSuffix)
+		if !stale && (!task || path != p.taskFile(done) && !p.overtaken(path)) {
 			continue
 		}
 		failed = errors.Join(failed, p.Files.Wipe(path))
