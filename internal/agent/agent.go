@@ -166,6 +166,9 @@ func (a *Agent) load() error {
 // cannot write must still say so over the network.
 func (a *Agent) resume(st state) {
 	ctx := context.Background()
+	if root := a.present().Lifeboat.Serial; st.Lifeboat != root {
+		st = a.shed(st, root)
+	}
 	if err := a.dir.sweep(st); err != nil {
 		a.cfg.Log.Error("sweep temporary files", "error", err)
 	}
@@ -244,7 +247,11 @@ func (a *Agent) commit(st state) error {
 
 // serve runs one request of a peer, alone.
 func (a *Agent) serve(ctx context.Context, peer ibc.Identity, request func(state) error) error {
+	root := a.Root()
 	return a.alone(ctx, func(st state) error {
+		if a.Root() != root {
+			return refuse(enrol.ProblemReplaced, "this device has another root of trust now, connect again")
+		}
 		if st.Pending != nil && st.Pending.Owner == peer.Name {
 			a.heard = time.Now()
 		}

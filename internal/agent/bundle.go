@@ -7,6 +7,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/lifeboat"
 	"github.com/edgeclm/edgeclm/internal/provision"
 )
 
@@ -57,6 +58,10 @@ func unacceptable(err error) error {
 		problem enrol.Problem
 	}{
 		{provision.ErrNotLater, enrol.ProblemConflict},
+		{lifeboat.ErrSerial, enrol.ProblemConflict},
+		{lifeboat.ErrRecoveryKey, enrol.ProblemForbidden},
+		{lifeboat.ErrSignature, enrol.ProblemUnverified},
+		{lifeboat.ErrFormat, enrol.ProblemBadRequest},
 		{provision.ErrOther, enrol.ProblemForbidden},
 		{bundle.ErrParams, enrol.ProblemForbidden},
 		{bundle.ErrRecipient, enrol.ProblemForbidden},

@@ -165,7 +165,7 @@ func doAnchors(serial uint64) step {
 func doPeers(c *crasher) error {
 	peer := clm("clm-1")
 	peer.Generation = 2
-	if err := c.agent.Raise(peer); err != nil {
+	if err := c.agent.Raise(peer, c.agent.Root()); err != nil {
 		return err
 	}
 	return c.agent.Remember([32]byte{7}, peer)

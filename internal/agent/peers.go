@@ -22,6 +22,9 @@ const maxBindings = 4
 // peersFile is peers.json.
 type peersFile struct {
 	Version int `json:"version"`
+	// Lifeboat is the serial number of the lifeboat whose root the rest belongs
+	// to; 0: the first root.
+	Lifeboat uint32 `json:"lifeboat,omitempty"`
 	// Accepted is the highest identity ever accepted from a name.
 	Accepted map[string]ibc.Identity `json:"accepted,omitempty"`
 	Bindings []binding               `json:"bindings,omitempty"` // oldest first
@@ -58,6 +61,15 @@ func openPeers(dir store, self func() *provision.Endpoint) (*peers, error) {
 	return p, nil
 }
 
+// kept is what is known of CLMs under the present root: nothing after a
+// lifeboat, as soon as that is durable. The caller holds mu.
+func (p *peers) kept() peersFile {
+	if root := p.self().Lifeboat.Serial; p.file.Lifeboat != root {
+		return peersFile{Version: formatVersion, Lifeboat: root}
+	}
+	return p.file
+}
+
 // Floor returns the lowest (epoch, generation) that is accepted from a CLM
 // name: the highest of the bundle's and of those accepted before. ok is false
 // for a name that the bundle does not list. Until a CLM was seen under the
@@ -76,26 +88,28 @@ func (p *peers) floor(name string) (ibc.Identity, bool) {
 		return ibc.Identity{}, false
 	}
 	floor := ibc.Identity{Role: ibc.RoleCLM, Name: name, Epoch: said.Epoch, Generation: said.Generation}
-	if accepted, ok := p.file.Accepted[name]; ok && accepted.Compare(floor) > 0 {
+	if accepted, ok := p.kept().Accepted[name]; ok && accepted.Compare(floor) > 0 {
 		floor = accepted
 	}
 	return floor, true
 }
 
 // Raise makes an accepted identity the floor of its name, durably, and forgets
-// the bindings below it. It does nothing if the floor is not lower.
-func (a *Agent) Raise(id ibc.Identity) error {
+// the bindings below it. It does nothing if the floor is not lower. An identity
+// that was proved under another root of trust, see Root, is an error.
+func (a *Agent) Raise(id ibc.Identity, root uint32) error {
 	p := a.peers
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// If a lifeboat comes in between, what is saved is the old root's.
+	next := p.kept()
 	floor, ok := p.floor(id.Name)
-	if !ok || id.Role != ibc.RoleCLM {
+	if !ok || id.Role != ibc.RoleCLM || next.Lifeboat != root {
 		return fmt.Errorf("raise floor: %s is no CLM of this device", id)
 	}
 	if id.Compare(floor) <= 0 {
 		return nil
 	}
-	next := p.file
 	next.Accepted = maps.Clone(next.Accepted)
 	if next.Accepted == nil {
 		next.Accepted = map[string]ibc.Identity{}
@@ -113,7 +127,7 @@ func (a *Agent) Cached(certificate [32]byte) (ibc.Identity, bool) {
 	p := a.peers
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, b := range p.file.Bindings {
+	for _, b := range p.kept().Bindings {
 		if b.Certificate == certificate {
 			return b.Identity, true
 		}
@@ -131,10 +145,10 @@ func (a *Agent) Remember(certificate [32]byte, id ibc.Identity) error {
 	if !ok || id.Role != ibc.RoleCLM || id.Compare(floor) < 0 {
 		return fmt.Errorf("remember binding: %s is no CLM of this device", id)
 	}
-	next := p.file
+	next := p.kept()
 	next.Bindings = nil
 	same := 0
-	for _, b := range slices.Backward(p.file.Bindings) {
+	for _, b := range slices.Backward(p.kept().Bindings) {
 		if _, ok := p.floor(b.Identity.Name); !ok || b.Certificate == certificate {
 			continue
 		}

@@ -24,8 +24,8 @@ func TestFloors(t *testing.T) {
 
 	d.ok(d.agent.Remember([32]byte{1}, at("clm-1", 1, 1)))
 	d.ok(d.agent.Remember([32]byte{2}, at("clm-2", 1, 3)))
-	d.ok(d.agent.Raise(at("clm-1", 1, 5)))
-	d.ok(d.agent.Raise(at("clm-1", 1, 4))) // does nothing
+	d.ok(d.agent.Raise(at("clm-1", 1, 5), 0))
+	d.ok(d.agent.Raise(at("clm-1", 1, 4), 0)) // does nothing
 	for range 2 {
 		want("clm-1", 1, 5, true)
 		want("clm-2", 1, 3, true)
@@ -40,7 +40,7 @@ func TestFloors(t *testing.T) {
 	for _, id := range []ibc.Identity{
 		at("clm-3", 1, 9), {Role: ibc.RoleDevice, Name: "clm-1", Epoch: 1, Generation: 9},
 	} {
-		if d.agent.Raise(id) == nil || d.agent.Remember([32]byte{3}, id) == nil {
+		if d.agent.Raise(id, 0) == nil || d.agent.Remember([32]byte{3}, id) == nil {
 			t.Errorf("%s was accepted", id)
 		}
 	}
@@ -50,7 +50,7 @@ func TestFloors(t *testing.T) {
 	want("clm-1", 1, 5, true)
 
 	// A later epoch is above every generation; the bundle's floor counts too.
-	d.ok(d.agent.Raise(at("clm-1", 2, 1)))
+	d.ok(d.agent.Raise(at("clm-1", 2, 1), 0))
 	want("clm-1", 2, 1, true)
 	d.stop()
 	b := newBundle(t, 2)

@@ -27,10 +27,11 @@ const maxStateFile = 1 << 20
 // state is state.json. Values that were committed are never changed in place:
 // a change is a copy, with copies of the pairs that differ.
 type state struct {
-	Version  int   `json:"version"`
-	Pending  *pair `json:"pending,omitempty"`
-	Active   *pair `json:"active,omitempty"`
-	Previous *pair `json:"previous,omitempty"`
+	Version  int    `json:"version"`
+	Lifeboat uint32 `json:"lifeboat,omitempty"` // serial number of the one whose root it belongs to; 0: the first root
+	Pending  *pair  `json:"pending,omitempty"`
+	Active   *pair  `json:"active,omitempty"`
+	Previous *pair  `json:"previous,omitempty"`
 
 	Phase phase  `json:"phase,omitempty"`
 	Trial *trial `json:"trial,omitempty"` // nil: the active pair is final
@@ -106,6 +107,20 @@ func (id *hexID) UnmarshalText(text []byte) error {
 	parsed, err := enrol.ParseID(string(text))
 	*id = hexID(parsed)
 	return err
+}
+
+// under is the state under the root of a lifeboat. What the CLMs of another root
+// have begun or said is void: a thief of its master secret may have been one of
+// them. The pairs that serve go on serving.
+func (st state) under(lifeboat uint32) state {
+	if st.Lifeboat == lifeboat {
+		return st
+	}
+	st.Lifeboat = lifeboat
+	st.Pending = nil
+	st.Anchors, st.Statement, st.CrossSigned = nil, nil, nil
+	st.NotBefore = time.Time{}
+	return st
 }
 
 // fallback returns the pair to roll back to, nil if there is none.

@@ -71,7 +71,7 @@ func (p *presented) verifyDevice(params *ibc.Params, clientRandom [ContextSize]b
 func acceptCLM(certificates [][]byte, known []*ibc.Params, peers PeerStore) (*presented, *ibc.Params, error) {
 	p, err := parsePresented(certificates)
 	if err != nil {
-		return nil, nil, err
+		return p, nil, err
 	}
 	params, err := p.findParams(known)
 	if err != nil {

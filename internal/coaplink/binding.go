@@ -27,6 +27,14 @@ const (
 // that carries it.
 var ErrBinding = errors.New("not an acceptable binding certificate")
 
+// StrangerOID identifies the extension, empty, of a peer that claims no identity:
+// it wants to deliver a lifeboat. In the same arc.
+const StrangerOID = "1.3.6.1.4.1.32473.7250.2"
+
+func strangerOID() asn1.ObjectIdentifier {
+	return asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 7250, 2}
+}
+
 func bindingOID() asn1.ObjectIdentifier {
 	return asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 7250, 1}
 }

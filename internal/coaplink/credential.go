@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -73,6 +74,19 @@ func bind(key *ibc.PrivateKey, random io.Reader, handshakeKey *ecdsa.PrivateKey,
 	}
 	return bindingCertificate(handshakeKey, b)
 }
+
+// newStranger makes a key that is bound to nobody, for one lifeboat.
+func newStranger() (*Credential, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make handshake key: %w", err)
+	}
+	certificate, err := shell(key, pkix.Extension{Id: strangerOID()})
+	return &Credential{key: key, certificate: certificate}, err
+}
+
+// stranger reports whether the credential speaks for nobody.
+func (c *Credential) stranger() bool { return c.identity == ibc.Identity{} }
 
 // Identity returns who the credential speaks for.
 func (c *Credential) Identity() ibc.Identity { return c.identity }

@@ -22,6 +22,11 @@ type Limits struct {
 	SourceEvery time.Duration // and one more in this time. 1 s
 	PairBurst   int           // bindings of unknown certificates that are verified. 2
 	PairEvery   time.Duration // and one more in this time. 2 s
+	BoatBurst   int           // lifeboats that are verified. 2
+	BoatEvery   time.Duration // and one more in this time. 2 s
+	Strangers   int           // sessions of strangers at once, one from one source. 4
+	StrangerFor time.Duration // such a session gives way to another only after this. 30 s
+	StrangerEnd time.Duration // and ends after this. 3 min
 
 	FirstFlight time.Duration // until an address is proved. 10 s
 	Handshake   time.Duration // a slot is held. 15 s
@@ -38,6 +43,11 @@ func (l Limits) withDefaults() Limits {
 	l.SourceEvery = orDefault(l.SourceEvery, time.Second)
 	l.PairBurst = orDefault(l.PairBurst, 2)
 	l.PairEvery = orDefault(l.PairEvery, 2*time.Second)
+	l.BoatBurst = orDefault(l.BoatBurst, 2)
+	l.BoatEvery = orDefault(l.BoatEvery, 2*time.Second)
+	l.Strangers = orDefault(l.Strangers, 4)
+	l.StrangerFor = orDefault(l.StrangerFor, 30*time.Second)
+	l.StrangerEnd = orDefault(l.StrangerEnd, 3*time.Minute)
 	l.FirstFlight = orDefault(l.FirstFlight, 10*time.Second)
 	l.Handshake = orDefault(l.Handshake, 15*time.Second)
 	l.Idle = orDefault(l.Idle, 10*time.Minute)
@@ -89,6 +99,7 @@ type gate struct {
 	sources  map[netip.Prefix]*bucket
 	proven   map[netip.AddrPort]time.Time // until when
 	pairings [2]bucket                    // by class
+	boats    [2]bucket                    // lifeboats of strangers and of CLMs
 
 	slots     chan struct{} // all slots
 	strangers chan struct{} // those that strangers may hold
@@ -294,9 +305,22 @@ func (p *pass) release() {
 // pairing waits for the right to verify the binding of an unknown certificate.
 func (p *pass) pairing(ctx context.Context) error {
 	g := p.gate
+	if err := g.wait(ctx, &g.pairings[p.class], g.limits.PairBurst, g.limits.PairEvery); err != nil {
+		return fmt.Errorf("%w of unknown peers: %w", errBusy, err)
+	}
+	return nil
+}
+
+// lifeboat waits for the right to verify a lifeboat.
+func (g *gate) lifeboat(ctx context.Context, class int) error {
+	return g.wait(ctx, &g.boats[class], g.limits.BoatBurst, g.limits.BoatEvery)
+}
+
+// wait waits for a token.
+func (g *gate) wait(ctx context.Context, b *bucket, burst int, every time.Duration) error {
 	for {
 		g.mu.Lock()
-		wait := g.pairings[p.class].take(g.now(), g.limits.PairBurst, g.limits.PairEvery)
+		wait := b.take(g.now(), burst, every)
 		g.mu.Unlock()
 		if wait == 0 {
 			return nil
@@ -304,7 +328,7 @@ func (p *pass) pairing(ctx context.Context) error {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return fmt.Errorf("%w of unknown peers: %w", errBusy, ctx.Err())
+			return ctx.Err()
 		}
 	}
 }

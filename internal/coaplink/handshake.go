@@ -53,7 +53,7 @@ func (v *serving) open(f *flow, p *pass) {
 // greet does the handshake and then serves the session.
 func (v *serving) greet(ctx context.Context, cancel func(), f *flow, p *pass) {
 	h := &clmHandshake{serving: v, ctx: ctx, flow: f, pass: p}
-	h.own, h.params = v.Self.Present()
+	h.present()
 	h.timer = time.AfterFunc(v.limits.FirstFlight, cancel)
 	conn, err := dtls.ServerWithOptions(f, f.addr, h.options()...)
 	if err != nil {
@@ -70,18 +70,22 @@ func (v *serving) greet(ctx context.Context, cancel func(), f *flow, p *pass) {
 		h.report(err)
 		return
 	}
-	s := newSession(v, h.own.Identity(), h.peer, coapnet.NewConn(conn))
-	if err := v.admit(s); err != nil {
+	s := newSession(v, h, coapnet.NewConn(conn))
+	admit := v.admit
+	if h.stranger {
+		admit = v.admitStranger
+	}
+	if err := admit(s); err != nil {
 		s.close()
 		s.serve() // returns at once and ends the library's goroutines
 		h.refusal = err
 		h.report(err)
 		return
 	}
-	v.Log.Info("session opened", "peer", h.peer, "source", f.key)
+	v.Log.Info("session opened", "peer", s.name(), "source", f.key)
 	s.serve()
 	v.dismiss(s)
-	v.Log.Info("session closed", "peer", h.peer, "source", f.key)
+	v.Log.Info("session closed", "peer", s.name(), "source", f.key)
 }
 
 // clmHandshake is one handshake with a CLM.
@@ -92,12 +96,21 @@ type clmHandshake struct {
 	pass  *pass
 	timer *time.Timer
 
+	root     uint32          // of trust, when own was read
 	own      *ibc.PrivateKey // that this handshake proves
 	params   []*ibc.Params
+	stranger bool   // the peer is bound to no identity
 	claimed  string // the identity that the peer's certificate names
 	verified [32]byte
 	peer     ibc.Identity
 	refusal  error
+}
+
+// present reads who the device is. Should that change in between, root is the
+// earlier one, and the session void from its beginning.
+func (h *clmHandshake) present() {
+	h.root = h.Self.Root()
+	h.own, h.params = h.Self.Present()
 }
 
 func (h *clmHandshake) options() []dtls.ServerOption {
@@ -124,7 +137,7 @@ func (h *clmHandshake) certificate(hello *dtls.ClientHelloInfo) (*tls.Certificat
 		return nil, err
 	}
 	h.timer.Reset(h.limits.Handshake)
-	h.own, h.params = h.Self.Present()
+	h.present()
 	der, err := bind(h.own, h.Random, h.key.key, hello.RandomBytes[:])
 	if err != nil {
 		h.refusal = err
@@ -136,6 +149,10 @@ func (h *clmHandshake) certificate(hello *dtls.ClientHelloInfo) (*tls.Certificat
 // verifyPeer is called when the client has proved its handshake key.
 func (h *clmHandshake) verifyPeer(certificates [][]byte, _ [][]*x509.Certificate) error {
 	p, params, err := acceptCLM(certificates, h.params, h.Peers)
+	if errors.Is(err, errStranger) {
+		h.stranger, h.verified = true, p.sum
+		return nil
+	}
 	if p != nil {
 		h.claimed = p.binding.Identity.String()
 	}

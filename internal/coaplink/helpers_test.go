@@ -81,7 +81,7 @@ func (p *memoryPeers) Floor(name string) (uint32, uint32, bool) {
 	return f[0], f[1], ok
 }
 
-func (p *memoryPeers) Raise(id ibc.Identity) error {
+func (p *memoryPeers) Raise(id ibc.Identity, _ uint32) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.raiseErr != nil {
@@ -135,6 +135,15 @@ type fakeServices struct {
 	err      error
 	hook     func(call string)
 	ctx      context.Context
+
+	boats  []boat
+	aboard func() error // what Lifeboat does; nil: nothing
+}
+
+// boat is a lifeboat that came.
+type boat struct {
+	from string
+	data []byte
 }
 
 // setHook sets what happens in each call, also while the device serves.
@@ -224,6 +233,17 @@ func (f *fakeServices) Bundle(_ context.Context, peer ibc.Identity, _ []byte) er
 	return f.note("bundle", peer)
 }
 
+func (f *fakeServices) Lifeboat(_ context.Context, from string, data []byte) error {
+	f.mu.Lock()
+	f.boats = append(f.boats, boat{from, data})
+	then := f.aboard
+	f.mu.Unlock()
+	if then != nil {
+		return then()
+	}
+	return nil
+}
+
 func (f *fakeServices) Anchors(_ context.Context, peer ibc.Identity, change enrol.AnchorChange) error {
 	if change.CrossSigned != nil {
 		return f.note("cross-signed root", peer)
@@ -252,6 +272,8 @@ type fixedSelf struct{ key *ibc.PrivateKey }
 func (s fixedSelf) Present() (*ibc.PrivateKey, []*ibc.Params) {
 	return s.key, []*ibc.Params{s.key.Params()}
 }
+
+func (fixedSelf) Root() uint32 { return 0 }
 
 func (s fixedSelf) Settle(ibc.Identity, ibc.Identity) {}
 

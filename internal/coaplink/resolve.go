@@ -28,6 +28,15 @@ const maxAddresses = 8
 // name; else the error wraps enrol.ErrIdentity and names both. If nobody answers
 // it wraps enrol.ErrUnreachable.
 func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, error) {
+	link, err := d.reach(ctx, device, d.dialAddress)
+	if err != nil {
+		return nil, err
+	}
+	return link, nil
+}
+
+// reach is Dial by one way to connect to an address.
+func (d *Dialer) reach(ctx context.Context, device fleet.Device, dial dialFunc) (*link, error) {
 	if err := device.Identity.Validate(); err != nil {
 		return nil, fmt.Errorf("dial %s: %w", device.Name, err)
 	}
@@ -40,7 +49,7 @@ func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, e
 	var failure error
 	for i, address := range addresses {
 		device.Address = address
-		link, err := d.dialWithin(ctx, device, len(addresses)-i)
+		link, err := dialWithin(ctx, device, len(addresses)-i, dial)
 		if err == nil {
 			return link, nil
 		}
@@ -55,14 +64,17 @@ func (d *Dialer) Dial(ctx context.Context, device fleet.Device) (enrol.Device, e
 	return nil, failure
 }
 
+// dialFunc connects to the device's address, an IP address and port.
+type dialFunc func(ctx context.Context, device fleet.Device) (*link, error)
+
 // dialWithin leaves time for the other addresses that are left to try.
-func (d *Dialer) dialWithin(ctx context.Context, device fleet.Device, left int) (enrol.Device, error) {
+func dialWithin(ctx context.Context, device fleet.Device, left int, dial dialFunc) (*link, error) {
 	if end, ok := ctx.Deadline(); ok && left > 1 {
 		var cancel func()
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
 		defer cancel()
 	}
-	return d.dialAddress(ctx, device)
+	return dial(ctx, device)
 }
 
 // resolve returns the IP addresses, with the port, that a host:port stands for.

@@ -26,7 +26,7 @@ type resource struct {
 	method codes.Code
 	takes  []message.MediaType // of the request's body; empty: it has none
 	format message.MediaType   // of a successful response, noFormat if it is empty
-	run    func(ctx context.Context, peer ibc.Identity, in content) ([]byte, error)
+	run    func(ctx context.Context, from *session, in content) ([]byte, error)
 }
 
 // content is the body of a request, of one of the formats that its resource takes.
@@ -37,7 +37,7 @@ type content struct {
 
 // resource finds what a path names.
 func (v *serving) resource(path string) (resource, bool) {
-	post := func(format message.MediaType, run func(context.Context, ibc.Identity, content) ([]byte, error)) (resource, bool) {
+	post := func(format message.MediaType, run func(context.Context, *session, content) ([]byte, error)) (resource, bool) {
 		return resource{path, codes.POST, []message.MediaType{formatCBOR}, format, run}, true
 	}
 	switch path {
@@ -58,65 +58,63 @@ func (v *serving) resource(path string) (resource, bool) {
 			return v.Services.Rollback(ctx, peer, a.enrolment, a.certificate)
 		}))
 	case pathBundle:
-		return resource{path, codes.POST, []message.MediaType{formatOctets}, noFormat, func(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
-			return nil, v.Services.Bundle(ctx, peer, in.body)
-		}}, true
+		return resource{path, codes.POST, []message.MediaType{formatOctets}, noFormat, v.bundle}, true
 	case pathAnchors:
 		// An anchor statement; a new root, cross-signed by a present one.
 		return resource{path, codes.POST, []message.MediaType{formatOctets, formatCert}, noFormat, v.anchors}, true
 	case pathStatus:
 		return resource{path, codes.GET, nil, formatCBOR, v.status}, true
 	case pathCore:
-		return resource{path, codes.GET, nil, formatLinks, func(context.Context, ibc.Identity, content) ([]byte, error) {
+		return resource{path, codes.GET, nil, formatLinks, func(context.Context, *session, content) ([]byte, error) {
 			return []byte(coreLinks), nil
 		}}, true
 	}
 	return resource{}, false
 }
 
-func (v *serving) csr(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
+func (v *serving) csr(ctx context.Context, from *session, in content) ([]byte, error) {
 	defer clear(in.body)
 	req, err := decodeCSRRequest(in.body)
 	if err != nil {
 		return nil, err
 	}
-	return v.Services.CSR(ctx, peer, req)
+	return v.Services.CSR(ctx, from.peer, req)
 }
 
-func (v *serving) verify(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
+func (v *serving) verify(ctx context.Context, from *session, in content) ([]byte, error) {
 	req, err := decodeVerifyRequest(in.body)
 	if err != nil {
 		return nil, err
 	}
-	response, err := v.Services.Verify(ctx, peer, req)
+	response, err := v.Services.Verify(ctx, from.peer, req)
 	if err != nil {
 		return nil, err
 	}
 	return encodeVerifyResponse(response)
 }
 
-func (v *serving) anchors(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
+func (v *serving) anchors(ctx context.Context, from *session, in content) ([]byte, error) {
 	change := enrol.AnchorChange{Statement: in.body}
 	if in.format == formatCert {
 		change = enrol.AnchorChange{CrossSigned: in.body}
 	}
-	return nil, v.Services.Anchors(ctx, peer, change)
+	return nil, v.Services.Anchors(ctx, from.peer, change)
 }
 
-func (v *serving) status(ctx context.Context, peer ibc.Identity, _ content) ([]byte, error) {
-	s, err := v.Services.Status(ctx, peer)
+func (v *serving) status(ctx context.Context, from *session, _ content) ([]byte, error) {
+	s, err := v.Services.Status(ctx, from.peer)
 	if err != nil {
 		return nil, err
 	}
 	return encodeStatus(s)
 }
 
-func (v *serving) refer(run func(context.Context, ibc.Identity, activation) error) func(context.Context, ibc.Identity, content) ([]byte, error) {
-	return func(ctx context.Context, peer ibc.Identity, in content) ([]byte, error) {
+func (v *serving) refer(run func(context.Context, ibc.Identity, activation) error) func(context.Context, *session, content) ([]byte, error) {
+	return func(ctx context.Context, from *session, in content) ([]byte, error) {
 		a, err := decodeReference(in.body)
 		if err != nil {
 			return nil, err
 		}
-		return nil, run(ctx, peer, a)
+		return nil, run(ctx, from.peer, a)
 	}
 }

@@ -31,6 +31,9 @@ type Services interface {
 	Confirm(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte) error
 	Rollback(ctx context.Context, peer ibc.Identity, id enrol.ID, certificate [32]byte) error
 	Bundle(ctx context.Context, peer ibc.Identity, sealed []byte) error
+	// Lifeboat takes a lifeboat statement with a bundle behind it from anybody;
+	// from names him in words.
+	Lifeboat(ctx context.Context, from string, data []byte) error
 	Anchors(ctx context.Context, peer ibc.Identity, change enrol.AnchorChange) error
 	Status(ctx context.Context, peer ibc.Identity) (enrol.DeviceStatus, error)
 }
@@ -43,8 +46,8 @@ type PeerStore interface {
 	// later. ok is false if the bundle does not name the CLM.
 	Floor(name string) (epoch, generation uint32, ok bool)
 	// Raise makes id the floor of its name; durably when it returns. An id
-	// below the floor changes nothing.
-	Raise(id ibc.Identity) error
+	// below the floor changes nothing, one of another root than Self's an error.
+	Raise(id ibc.Identity, root uint32) error
 	// Cached returns whose binding certificate with this SHA-256 was
 	// remembered.
 	Cached(certificate [32]byte) (ibc.Identity, bool)
@@ -60,6 +63,9 @@ type Self interface {
 	// next handshake on, and the parameters that verify CLMs, one for each epoch
 	// in use.
 	Present() (*ibc.PrivateKey, []*ibc.Params)
+	// Root is another one once a lifeboat has changed the root of trust: what was
+	// proved under the old root is void.
+	Root() uint32
 	// Settle takes note that a handshake has finished in which the device proved
 	// own and the CLM peer, before that is served. Floors may rise by it.
 	Settle(own, peer ibc.Identity)
@@ -196,30 +202,40 @@ func (v *serving) admit(s *session) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	order, ok := v.order(s.peer)
-	if !ok || order < 0 {
+	if !ok || order < 0 || s.void() {
 		return fmt.Errorf("%w: %s has been replaced meanwhile", ErrBinding, s.peer)
 	}
 	if order > 0 {
-		if err := v.Peers.Raise(s.peer); err != nil {
+		if err := v.Peers.Raise(s.peer, s.root); err != nil {
 			return fmt.Errorf("raise the floor to %s: %w", s.peer, err)
 		}
 	}
 	v.Self.Settle(s.own, s.peer)
+	count := 1
 	for other := range v.sessions {
+		if other.stranger {
+			continue
+		}
+		count++
 		if order, ok := v.order(other.peer); !ok || order < 0 {
 			v.Log.Info("closing the session of a replaced CLM key", "peer", other.peer, "by", s.peer)
 			other.close()
 		}
 	}
-	if len(v.sessions) >= v.limits.Sessions {
+	if count > v.limits.Sessions {
 		v.victim().close()
 	}
+	v.enter(s)
+	return nil
+}
+
+// enter makes a session one of ours. The caller holds mu.
+func (v *serving) enter(s *session) {
 	v.sessions[s] = struct{}{}
 	select {
 	case v.opened <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // order compares a peer with the floor of its name; ok is false if it has none.
@@ -232,10 +248,11 @@ func (v *serving) order(peer ibc.Identity) (order int, ok bool) {
 // most, the one that has been idle longest, and a busy one last.
 func (v *serving) victim() *session {
 	count := map[string]int{}
-	for s := range v.sessions {
+	sessions := slices.DeleteFunc(slices.Collect(maps.Keys(v.sessions)), func(s *session) bool { return s.stranger })
+	for _, s := range sessions {
 		count[s.peer.Name]++
 	}
-	return slices.MinFunc(slices.Collect(maps.Keys(v.sessions)), func(a, b *session) int {
+	return slices.MinFunc(sessions, func(a, b *session) int {
 		return cmp.Or(
 			cmp.Compare(count[b.peer.Name], count[a.peer.Name]),
 			cmp.Compare(a.busy.Load(), b.busy.Load()),

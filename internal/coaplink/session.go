@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,12 +26,18 @@ import (
 // session is one authenticated peer of a device.
 type session struct {
 	server *serving
+	root   uint32       // of trust, under which both sides proved themselves
 	own    ibc.Identity // that the device proved
 	peer   ibc.Identity
-	cc     *client.Conn
-	close  func()       // the channel, without waiting for the end of a request
-	seen   atomic.Int64 // uptime at the last message, in nanoseconds
-	busy   atomic.Int32 // 1 while a request is being answered
+	source netip.AddrPort
+	begun  time.Duration // uptime
+	// stranger: the peer has proved nothing, and may do nothing but deliver a
+	// lifeboat.
+	stranger bool
+	cc       *client.Conn
+	close    func()       // the channel, without waiting for the end of a request
+	seen     atomic.Int64 // uptime at the last message, in nanoseconds
+	busy     atomic.Int32 // 1 while a request is being answered
 
 	mu       sync.Mutex // one request at a time
 	closed   bool
@@ -38,12 +45,12 @@ type session struct {
 	download transfer
 }
 
-func newSession(v *serving, own, peer ibc.Identity, conn *coapnet.Conn) *session {
-	s := &session{server: v, own: own, peer: peer}
+func newSession(v *serving, h *clmHandshake, conn *coapnet.Conn) *session {
+	s := &session{server: v, root: h.root, own: h.own.Identity(), peer: h.peer, source: h.flow.key, stranger: h.stranger, begun: v.uptime()}
 	s.touch()
 	s.cc = newChannel(conn, s.monitor, func(c *client.Config) {
 		c.Handler = s.handle
-		c.Errors = func(err error) { v.Log.Debug("CoAP", "peer", peer, "err", err) }
+		c.Errors = func(err error) { v.Log.Debug("CoAP", "peer", s.name(), "err", err) }
 	}, client.WithResponseMessageCache(newReplies()))
 	s.close = sync.OnceFunc(s.closeChannel)
 	return s
@@ -56,7 +63,7 @@ func newSession(v *serving, own, peer ibc.Identity, conn *coapnet.Conn) *session
 func (s *session) serve() {
 	defer s.close()
 	if err := s.cc.Run(); err != nil && s.server.ctx.Err() == nil {
-		s.server.Log.Debug("session ended", "peer", s.peer, "err", err)
+		s.server.Log.Debug("session ended", "peer", s.name(), "err", err)
 	}
 	s.mu.Lock()
 	s.closed = true
@@ -65,7 +72,7 @@ func (s *session) serve() {
 
 func (s *session) closeChannel() {
 	if err := s.cc.Close(); err != nil && !errors.Is(err, context.Canceled) {
-		s.server.Log.Debug("close session", "peer", s.peer, "err", err)
+		s.server.Log.Debug("close session", "peer", s.name(), "err", err)
 	}
 }
 
@@ -73,7 +80,11 @@ func (s *session) touch() { s.seen.Store(int64(s.server.uptime())) }
 
 // expire closes the session if the peer has been silent for too long.
 func (s *session) expire() {
-	if idle := s.server.uptime() - time.Duration(s.seen.Load()); s.busy.Load() == 0 && idle > s.server.limits.Idle {
+	now := s.server.uptime()
+	if s.stranger && now-s.begun > s.server.limits.StrangerEnd {
+		s.close()
+	}
+	if idle := now - time.Duration(s.seen.Load()); s.busy.Load() == 0 && idle > s.server.limits.Idle {
 		s.close()
 	}
 }
@@ -153,6 +164,9 @@ func (s *session) answer(m *pool.Message) answer {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return problem(badRequest(err.Error()))
 	}
+	if s.restricted() && !deliversLifeboat(res, block1, body) {
+		return problem(s.strange())
+	}
 	key := transferKey(m, path)
 	if block2 != nil && block2.num > 0 {
 		return s.download.next(key, *block2)
@@ -191,14 +205,14 @@ func (s *session) run(m *pool.Message, res resource, body []byte) answer {
 	err := s.current(res)
 	var payload []byte
 	if err == nil {
-		payload, err = res.run(s.server.ctx, s.peer, in)
+		payload, err = res.run(s.server.ctx, s, in)
 	}
 	if err == nil {
 		err = s.current(res) // it may have changed meanwhile
 	}
 	if err != nil {
 		e := refusal(err)
-		s.server.Log.Warn("request refused", "peer", s.peer, "resource", res.path, "problem", e.Problem, "err", err)
+		s.server.Log.Warn("request refused", "peer", s.name(), "resource", res.path, "problem", e.Problem, "err", err)
 		return problem(e)
 	}
 	code := codes.Changed
@@ -212,6 +226,12 @@ func (s *session) run(m *pool.Message, res resource, body []byte) answer {
 // presents: the answer would be its successor's, and nobody has seen that one
 // prove itself here. What delivers a bundle may see it through.
 func (s *session) current(res resource) error {
+	if s.restricted() {
+		if res.path == pathBundle { // with a lifeboat, or an answer to one
+			return nil
+		}
+		return s.strange()
+	}
 	now := s.server.identity()
 	if now == s.own || res.path == pathBundle || res.path == pathStatus {
 		return nil

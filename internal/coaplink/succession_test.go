@@ -16,6 +16,7 @@ type changingSelf struct {
 	mu      sync.Mutex
 	key     *ibc.PrivateKey
 	known   []*ibc.Params
+	root    uint32
 	settled [][2]ibc.Identity
 	onceFor func(own, peer ibc.Identity)
 }
@@ -24,6 +25,12 @@ func (s *changingSelf) Present() (*ibc.PrivateKey, []*ibc.Params) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.key, s.known
+}
+
+func (s *changingSelf) Root() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.root
 }
 
 func (s *changingSelf) Settle(own, peer ibc.Identity) {

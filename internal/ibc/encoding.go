@@ -33,6 +33,22 @@ func LP(parts ...[]byte) ([]byte, error) {
 	return out, nil
 }
 
+// SplitLP takes the first n parts off data that LP made, and returns them and
+// what follows. The parts are of data's memory. Errors wrap ErrEncoding.
+func SplitLP(data []byte, n int) (parts [][]byte, rest []byte, err error) {
+	for range n {
+		if len(data) < 2 {
+			return nil, nil, fmt.Errorf("%w: %d parts instead of %d", ErrEncoding, len(parts), n)
+		}
+		size := int(binary.BigEndian.Uint16(data))
+		if data = data[2:]; len(data) < size {
+			return nil, nil, fmt.Errorf("%w: a part of %d bytes, of which there are %d", ErrEncoding, size, len(data))
+		}
+		parts, data = append(parts, data[:size:size]), data[size:]
+	}
+	return parts, data, nil
+}
+
 // parseG1 decodes a compressed point of the prime-order subgroup other than
 // the identity. circl's SetBytes checks the subgroup but accepts the identity
 // and trailing bytes.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/lifeboat"
 )
 
 // Endpoint is who an endpoint is, and whom a device listens to. It is not
@@ -31,6 +32,9 @@ type Endpoint struct {
 	Predecessors []Predecessor
 	// Earlier is what a CLM keeps of epochs before the present one, oldest first.
 	Earlier []Epoch
+	// Lifeboat is the statement that made Root the root of trust, after another
+	// one: the last that was ever taken, zero if none was.
+	Lifeboat lifeboat.Accepted
 }
 
 // Predecessor is what an earlier bundle allows.
@@ -72,7 +76,7 @@ func (e *Endpoint) Accept(b *bundle.Bundle) (*Endpoint, error) {
 		next.Anchors = e.Anchors
 	}
 	if order > 0 {
-		return &Endpoint{Bundle: &next, Root: e.Root, Floors: e.floors(), Predecessors: e.predecessors(), Earlier: e.earlier(b)}, nil
+		return &Endpoint{Bundle: &next, Root: e.Root, Floors: e.floors(), Predecessors: e.predecessors(), Earlier: e.earlier(b), Lifeboat: e.Lifeboat}, nil
 	}
 	// Whom it was sealed to does not matter: the same identity may have been
 	// issued again to a passphrase.
@@ -180,7 +184,7 @@ func (e *Endpoint) Settled(own, clm ibc.Identity) *Endpoint {
 	if at < 0 || compare(bundle.Peer{Epoch: clm.Epoch, Generation: clm.Generation}, peers[at]) < 0 {
 		return nil
 	}
-	return &Endpoint{Bundle: e.Bundle, Root: e.Root, Floors: e.Floors}
+	return &Endpoint{Bundle: e.Bundle, Root: e.Root, Floors: e.Floors, Lifeboat: e.Lifeboat}
 }
 
 func find(peers []bundle.Peer, name string) int {

@@ -8,6 +8,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
+	"github.com/edgeclm/edgeclm/internal/lifeboat"
 )
 
 // file is identity.json.
@@ -28,6 +29,13 @@ type file struct {
 	Floors       []bundle.Peer `json:"floors,omitempty"`
 	Predecessors []Predecessor `json:"predecessors,omitempty"`
 	Earlier      []epochFile   `json:"earlier_epochs,omitempty"`
+	Lifeboat     *accepted     `json:"lifeboat,omitempty"` // absent: none yet
+}
+
+// accepted is a lifeboat.Accepted in JSON.
+type accepted struct {
+	Serial uint32      `json:"serial"`
+	Digest bundle.Hash `json:"document_sha256"`
 }
 
 func parse(data []byte) (*Endpoint, error) {
@@ -44,6 +52,9 @@ func parse(data []byte) (*Endpoint, error) {
 			Address: f.Address, CLMAddresses: f.CLMAddresses, Anchors: f.Anchors, Recipient: f.Recipient,
 		},
 		Root: f.Root, Floors: f.Floors, Predecessors: f.Predecessors,
+	}
+	if f.Lifeboat != nil {
+		e.Lifeboat = lifeboat.Accepted{Serial: f.Lifeboat.Serial, Digest: f.Lifeboat.Digest}
 	}
 	if err := e.validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
@@ -70,9 +81,13 @@ func (e *Endpoint) encode() ([]byte, error) {
 	if root == e.Params.ID() {
 		root = bundle.Hash{}
 	}
+	var boat *accepted
+	if e.Lifeboat != (lifeboat.Accepted{}) {
+		boat = &accepted{e.Lifeboat.Serial, e.Lifeboat.Digest}
+	}
 	data, err := json.MarshalIndent(file{
 		version, e.Identity, e.Params, hex.EncodeToString(d), e.Peers, e.Names, e.RecoveryHash,
-		e.Address, e.CLMAddresses, e.Anchors, e.Recipient, root, e.Floors, e.Predecessors, encodeEpochs(e.Earlier),
+		e.Address, e.CLMAddresses, e.Anchors, e.Recipient, root, e.Floors, e.Predecessors, encodeEpochs(e.Earlier), boat,
 	}, "", " ")
 	if err != nil {
 		return nil, fmt.Errorf("encode identity: %w", err)
