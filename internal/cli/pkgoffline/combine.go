@@ -80,7 +80,7 @@ func (a *app) runCombine(ctx context.Context, o combineOptions, files []string) 
 		return err
 	}
 	if o.bundlePassphraseFile != "" {
-		options.Passphrase, err = clikit.ReadSecret(ctx, a.Streams, a.bundlePassphrase(o.bundlePassphraseFile))
+		options.Passphrase, err = a.readSecret(ctx, a.bundlePassphrase(o.bundlePassphraseFile))
 		if err != nil {
 			return err
 		}

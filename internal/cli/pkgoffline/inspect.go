@@ -191,9 +191,14 @@ func (a *app) inspectBundle(cmd *cobra.Command, o inspectOptions, path string, d
 
 // open opens a bundle with what the flags name; nil if they name nothing.
 func (a *app) open(cmd *cobra.Command, o inspectOptions, data []byte) (*bundle.Bundle, error) {
-	switch {
-	case o.identityFile != "":
-		secret, err := keyfile.ReadSecret(o.identityFile, maxRecipientFile)
+	if o.identityFile == "" && o.bundlePassphraseFile == "" {
+		return nil, nil
+	}
+	if err := a.isolate(); err != nil {
+		return nil, err
+	}
+	if o.identityFile != "" {
+		secret, err := a.readKey(o.identityFile)
 		if err != nil {
 			return nil, clikit.WithCode(err, clikit.ExitUsage)
 		}
@@ -203,15 +208,13 @@ func (a *app) open(cmd *cobra.Command, o inspectOptions, data []byte) (*bundle.B
 			return nil, clikit.WithCode(err, clikit.ExitUsage)
 		}
 		return bundle.Open(data, opener)
-	case o.bundlePassphraseFile != "":
-		passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, a.bundlePassphrase(o.bundlePassphraseFile))
-		if err != nil {
-			return nil, err
-		}
-		defer clear(passphrase)
-		return bundle.OpenTyped(data, passphrase)
 	}
-	return nil, nil
+	passphrase, err := a.readSecret(cmd.Context(), a.bundlePassphrase(o.bundlePassphraseFile))
+	if err != nil {
+		return nil, err
+	}
+	defer clear(passphrase)
+	return bundle.OpenTyped(data, passphrase)
 }
 
 func inside(b *bundle.Bundle) *inspectedInside {

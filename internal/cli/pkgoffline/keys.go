@@ -79,7 +79,7 @@ func (a *app) readKeys(ctx context.Context, dir string, public *pkgen.Ledger, k 
 		if len(k.shares.files) > 0 {
 			return opening{}, clikit.WithCode(fmt.Errorf("--share: %w", pkgen.ErrWhole), clikit.ExitUsage)
 		}
-		passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(k.passphraseFile))
+		passphrase, err := a.readSecret(ctx, a.pkgPassphrase(k.passphraseFile))
 		return opening{passphrase: passphrase}, err
 	}
 	sharing, err := pkgen.ReadSharing(dir, public)
@@ -134,7 +134,7 @@ type shareReader struct {
 func (a *app) newShareReader(ctx context.Context, sharing *custody.Sharing, k shareKeys) (*shareReader, error) {
 	r := &shareReader{app: a, ctx: ctx, sharing: sharing, passphrases: k.passphraseFiles}
 	for _, path := range k.identityFiles {
-		secret, err := clikit.ReadSecret(ctx, a.Streams, clikit.Secret{Path: path, Flag: "--share-identity-file", What: "age key of a holder", Program: program, Quiet: a.Quiet})
+		secret, err := a.readSecret(ctx, clikit.Secret{Path: path, Flag: "--share-identity-file", What: "age key of a holder", Program: program, Quiet: a.Quiet})
 		if err != nil {
 			return nil, err
 		}
@@ -185,7 +185,7 @@ func (r *shareReader) passphrase(path string) (bundle.Opener, error) {
 	if len(r.passphrases) > 0 {
 		from.Path, r.passphrases = r.passphrases[0], r.passphrases[1:]
 	}
-	text, err := clikit.ReadSecret(r.ctx, r.app.Streams, from)
+	text, err := r.app.readSecret(r.ctx, from)
 	if err != nil {
 		return bundle.Opener{}, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/edgeclm/edgeclm/internal/airgap"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/pkgen"
@@ -21,7 +22,7 @@ import (
 type Deps struct {
 	Now        func() time.Time
 	Random     io.Reader
-	Interfaces func() ([]string, error)                     // names of network interfaces that are up, without loopback
+	AirGap     AirGap                                       // what cuts the process off, and tells of the machine
 	WorkFactor int                                          // scrypt log2(N); 0: age's default
 	Machine    func() (transcript.Program, transcript.Host) // what runs, and where; nil: as it is
 	Layer      keyfile.Layer                                // what files are written through; nil: the operating system
@@ -31,7 +32,7 @@ type Deps struct {
 // Main runs the program with its arguments (without its name) and returns the
 // exit code.
 func Main(args []string, s clikit.Streams) int {
-	return MainWith(args, s, Deps{Now: time.Now, Random: rand.Reader, Interfaces: upInterfaces})
+	return MainWith(args, s, Deps{Now: time.Now, Random: rand.Reader, AirGap: airgap.Machine{}})
 }
 
 // MainWith is Main with other dependencies.
@@ -52,8 +53,9 @@ type app struct {
 	Deps
 	lab          bool
 	participants []string
-	run          *run // the one that writes a transcript; nil: none does
-	weakAccepted bool // a passphrase to seal to
+	gate         *gate // nil: not passed
+	run          *run  // the one that writes a transcript; nil: none does
+	weakAccepted bool  // a passphrase to seal to
 }
 
 const program = "pkg-offline"
@@ -67,9 +69,11 @@ func newRoot(s clikit.Streams, d Deps) *cobra.Command {
 master secret, extracts one identity-based private key per device or CLM, and
 seals it into a bundle for a USB stick, with a signed manifest beside them.
 
-Run it on a machine without network: init, issue and anchor refuse to open the master
-secret while an interface other than loopback is up. With --lab they warn
-instead; a PKG that was made with --lab remembers it.`,
+Run it on a machine without network. No command opens a secret while a network
+interface other than loopback is up, a radio is on, or memory may be swapped to
+a disk; with --lab they warn instead, and a PKG that was made with --lab
+remembers it. With or without, the process denies itself every socket before it
+reads a passphrase, for as long as it runs.`,
 	}
 	a.Register(root)
 	root.PersistentFlags().BoolVar(&a.lab, "lab", false, "accept a machine that is not air-gapped; never in production")

@@ -104,7 +104,7 @@ func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
 }
 
 func (a *app) newEpoch(ctx context.Context, r *run, o newEpochOptions, public *pkgen.Ledger, connected bool) (*pkgen.Ledger, error) {
-	passphrase, err := clikit.ReadSecret(ctx, a.Streams, a.pkgPassphrase(o.passphraseFile))
+	passphrase, err := a.readSecret(ctx, a.pkgPassphrase(o.passphraseFile))
 	if err != nil {
 		return nil, err
 	}

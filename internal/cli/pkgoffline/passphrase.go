@@ -55,7 +55,7 @@ func (s sealing) given() bool { return s.file != "" || s.generate != "" }
 // newPassphrase reads, generates or asks for a passphrase that something will be
 // sealed to. The caller zeroes it after use.
 func (a *app) newPassphrase(ctx context.Context, s sealing) ([]byte, error) {
-	secret, err := clikit.ReadNewPassphrase(ctx, a.Streams, a.origin(s))
+	secret, err := a.readNewPassphrase(ctx, a.origin(s))
 	return secret, s.explain(err)
 }
 

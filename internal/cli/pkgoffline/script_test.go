@@ -19,6 +19,7 @@ import (
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/edgeclm/edgeclm/internal/airgap"
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/cli/pkgoffline"
@@ -30,8 +31,9 @@ const workFactor = 4
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"pkg-offline":        program(nil),
-		"pkg-offline-online": program([]string{"eth0", "wlan0"}),
+		"pkg-offline":        program(airgap.Facts{}),
+		"pkg-offline-online": program(airgap.Facts{Interfaces: []string{"eth0", "wlan0"}}),
+		"pkg-offline-bad":    program(airgap.Facts{Interfaces: []string{"eth0"}, Radios: []string{"hci0 (bluetooth)"}, Swap: []string{"/dev/sda2"}}),
 		"agekey":             tool(ageKey),
 		"reseal":             tool(reseal),
 		"flip":               tool(flip),
@@ -84,8 +86,16 @@ func refused(code int) func(ts *testscript.TestScript, neg bool, args []string) 
 	}
 }
 
-// program is pkg-offline on a machine with these interfaces up.
-func program(up []string) func() {
+// airGap is this machine with other facts: the denial is real.
+type airGap struct {
+	airgap.Machine
+	facts airgap.Facts
+}
+
+func (m airGap) Facts() (airgap.Facts, error) { return m.facts, nil }
+
+// program is pkg-offline on a machine of which these facts are true.
+func program(facts airgap.Facts) func() {
 	return func() {
 		var seed [32]byte
 		if known := os.Getenv("SEED"); known != "" {
@@ -96,7 +106,7 @@ func program(up []string) func() {
 		os.Exit(pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), pkgoffline.Deps{
 			Now:        func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
 			Random:     rand.NewChaCha8(seed),
-			Interfaces: func() ([]string, error) { return up, nil },
+			AirGap:     airGap{facts: facts},
 			WorkFactor: workFactor,
 			Machine:    machine,
 		}))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -117,14 +118,11 @@ func arguments(cmd *cobra.Command) []string {
 }
 
 // begin writes the first line. ledger is that of the PKG, nil if there is none
-// yet; findings are what the gate found, beside its warnings.
+// yet; findings are told beside what the gate found, did and warned of.
 func (r *run) begin(ledger *pkgen.Ledger, connected bool, findings ...string) error {
 	b := r.begins
 	b.Lab = connected
-	b.AirGap = append(append([]string{}, findings...), r.told...)
-	if len(b.AirGap) == 0 {
-		b.AirGap = []string{"no network interface is up"}
-	}
+	b.AirGap = slices.Concat(r.app.gate.findings(), findings, r.told)
 	if ledger != nil {
 		id := ledger.Params.ID()
 		b.ParamsID = fmt.Sprintf("%x", id)

@@ -1,0 +1,7 @@
+package airgap
+
+import "golang.org/x/sys/unix"
+
+const auditArch = unix.AUDIT_ARCH_AARCH64
+
+func archCalls() []uint32 { return nil }
