@@ -258,6 +258,9 @@ const (
 	EventCloned       enrol.EventKind = "cloned" // several prove its identity at once
 	EventAddressed    enrol.EventKind = "addressed"
 
+	// EventAbandoned: the epoch of its identity was closed though it knows no later one.
+	EventAbandoned enrol.EventKind = "abandoned"
+
 	EventDecommissioned enrol.EventKind = "decommissioned" // out of service; EventCommissioned is the way back
 )
 

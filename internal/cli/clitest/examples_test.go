@@ -284,6 +284,7 @@ func expected() map[string]int {
 		"clmctl device rollback plc-0001.bilbao":                      2, // nobody is there to confirm it
 		"devagent rollback":                                           1, // nothing was activated yet
 		"clmctl doctor --device bench-1 --conformance --slot -o json": 1, // an enrolment waits for it
+		"clmctl epoch close 1 --abandon plc-0003 --reason 'scrapped'": 2, // there is one epoch only
 		"clmctl notify retry msg_5f0c1d8e2a7b4c6d9e3f0a1b2c3d4e5f":    2, // nobody is configured
 		"clmctl notify test":                                          2, // nobody is configured
 		"clmctl notify test webhook":                                  2,

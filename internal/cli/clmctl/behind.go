@@ -22,10 +22,11 @@ import (
 	"github.com/edgeclm/edgeclm/internal/store"
 )
 
-// Why bundles beside a manifest cannot be queued.
+// Why bundles beside a manifest cannot be queued, and what devices are then.
 var (
 	errNoBundle    = errors.New("no bundle beside the manifest")
 	errOtherBundle = errors.New("not the bundle that the manifest lists")
+	errBehind      = errors.New("still behind")
 	errNoHash      = errors.New("neither the manifest nor " + bundle.SumsName + " has its hash")
 )
 
@@ -235,7 +236,7 @@ func (r commissionResult) err(told *report) error {
 	case told != nil && len(r.Behind) > 0 && told.interrupted:
 		return told.err()
 	case told != nil && len(r.Behind) > 0:
-		return clikit.WithHint(clikit.WithCode(fmt.Errorf("%s still behind", devicesAre(len(r.Behind))), clikit.ExitSomeFailed),
+		return clikit.WithHint(clikit.WithCode(fmt.Errorf("%s %w", devicesAre(len(r.Behind)), errBehind), clikit.ExitSomeFailed),
 			"nothing is lost: what waits is handed over by the next clmctl device deliver, renew or enrol")
 	}
 	return probeErr(r.Probed)

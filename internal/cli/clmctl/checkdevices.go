@@ -21,6 +21,7 @@ type tally struct {
 	late                                                                       time.Duration
 	shortest                                                                   time.Duration // life of a valid certificate; 0: there is none
 	contact                                                                    []fleet.Device
+	epochs                                                                     map[uint32]int // devices of each
 }
 
 // checkDevices says how the devices are, from the inventory, and contacts some
@@ -54,6 +55,7 @@ func (c *checkup) checkDevices(ctx context.Context) {
 	if len(n.overdue) > 0 {
 		c.warn(check, "have cron, a systemd timer or clmctl run renew them: clmctl renew", "%s due for up to %s: %s", devicesAre(len(n.overdue)), about(n.late), few(n.overdue))
 	}
+	c.checkEpochs(n.epochs)
 	c.checkMaintenance(n.shortest)
 	c.probeDevices(ctx, n.contact)
 }
@@ -78,6 +80,10 @@ func (c *checkup) count(ctx context.Context) (n tally, err error) {
 
 func (n *tally) add(d fleet.Device, now time.Time) {
 	n.total++
+	if n.epochs == nil {
+		n.epochs = map[uint32]int{}
+	}
+	n.epochs[d.Identity.Epoch]++
 	operational := d.State(now) == fleet.Operational
 	switch {
 	case operational:

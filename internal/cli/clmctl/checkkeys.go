@@ -89,3 +89,23 @@ func (c *checkup) checkRA() {
 	}
 	c.checkExpiry(check, "ask the CA's operator for a new RA certificate", ra.Certificate)
 }
+
+// checkEpochs says which earlier epochs are open, and how many devices are
+// behind in one. An open one is a key that can be stolen.
+func (c *checkup) checkEpochs(devicesOf map[uint32]int) {
+	const check = "epochs"
+	if c.identity == nil {
+		return
+	}
+	for _, e := range viewEpochs(c.identity) {
+		n := devicesOf[e.Epoch]
+		switch {
+		case e.State == epochOpen && n > 0:
+			c.warn(check, "clmctl epoch show says why; clmctl device deliver brings what waits", "epoch %d is open, with %s still in it", e.Epoch, devices(n))
+		case e.State == epochOpen:
+			c.warn(check, "clmctl epoch close", "epoch %d is open, and no device is left in it", e.Epoch)
+		case e.State == epochClosed && n > 0:
+			c.warn(check, "carry their bundles there by hand: clmctl epoch show", "epoch %d is closed, with %s left behind", e.Epoch, devices(n))
+		}
+	}
+}

@@ -196,6 +196,9 @@ func (a *app) readDelivery(o commissionOptions, known []*ibc.Params) (rows []bun
 		return nil, d, told, clikit.WithCode(err, clikit.ExitUsage)
 	}
 	m, err := bundle.ParseManifestOf(data, known)
+	if errors.Is(err, bundle.ErrParams) {
+		err = laterEpoch(data, known, err)
+	}
 	if err != nil {
 		return nil, d, told, fmt.Errorf("%s: %w", o.manifest, err)
 	}
@@ -227,6 +230,18 @@ func (a *app) readDelivery(o commissionOptions, known []*ibc.Params) (rows []bun
 	return rows, d, told, nil
 }
 
+var errLaterEpoch = errors.New("of an epoch that this CLM has no key of yet")
+
+// laterEpoch says of a manifest that is of no known parameters that it claims
+// to be of a later epoch.
+func laterEpoch(data []byte, known []*ibc.Params, err error) error {
+	claimed, parseErr := bundle.ManifestParams(data)
+	if parseErr != nil || claimed.Epoch() <= known[len(known)-1].Epoch() {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errLaterEpoch, err)
+}
+
 // explainManifest adds to the refusal of a manifest what to do next.
 func explainManifest(err error) error {
 	switch {
@@ -239,6 +254,8 @@ func explainManifest(err error) error {
 		return clikit.WithHint(err, "copy the PKG's whole medium, with its "+bundle.SumsName)
 	case errors.Is(err, errOtherBundle):
 		return clikit.WithHint(err, "copy the bundles again from the PKG's medium, with their manifest")
+	case errors.Is(err, errLaterEpoch):
+		return clikit.WithHint(err, "take this CLM's bundle of that epoch first: clmctl init --bundle FILE")
 	case errors.Is(err, ibc.ErrSignature):
 		return clikit.WithHint(err, "the PKG did not sign this manifest: bring it again from the PKG")
 	}

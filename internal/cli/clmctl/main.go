@@ -67,7 +67,7 @@ work is left.`,
 	a.RegisterData(root.PersistentFlags())
 	root.AddCommand(
 		a.recipientCommand(), a.initCommand(), a.commissionCommand(),
-		a.enrolCommand(), a.renewCommand(), a.runCommand(), a.watchCommand(), a.runwayCommand(), a.deviceCommand(), a.caCommand(), a.labCACommand(),
+		a.enrolCommand(), a.renewCommand(), a.runCommand(), a.watchCommand(), a.runwayCommand(), a.deviceCommand(), a.epochCommand(), a.caCommand(), a.labCACommand(),
 		a.identityCommand(), a.discoverCommand(), a.notifyCommand(), a.doctorCommand(), a.configCommand(), a.demoCommand(), clikit.VersionCommand(&a.Common, program),
 	)
 	a.completeFromInventory(root)

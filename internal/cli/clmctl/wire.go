@@ -99,7 +99,7 @@ func (a *app) works(ctx context.Context, s *site, log *slog.Logger) (_ *works, e
 		return nil, err
 	}
 	defer identity.Destroy()
-	dialer, err := a.dialer(s, identity)
+	dialer, err := a.livingDialer(s, identity)
 	if err != nil {
 		return nil, err
 	}
@@ -160,11 +160,11 @@ func (f authorityJSON) worker(runners []*enrol.Runner, params []*ibc.Params, sig
 }
 
 // newRunner returns a runner without a CA, which is enough to speak to devices.
-func (a *app) newRunner(s *site, dialer *coaplink.Dialer, devices inventory, log *slog.Logger) *enrol.Runner {
+func (a *app) newRunner(s *site, dialer *livingDialer, devices inventory, log *slog.Logger) *enrol.Runner {
 	r := &enrol.Runner{
 		Store: devices, Deliveries: devices, Sightings: devices,
 		Dialer: dialer, Profiles: s.Profiles, Policy: s.Policy,
-		Params: findParams(dialer.Params), Now: a.Now, Random: a.Random, Log: log,
+		Params: dialer.params, Now: a.Now, Random: a.Random, Log: log,
 	}
 	if s.ProbeWithin > 0 {
 		r.Prober = &tlsprobe.Prober{Within: s.ProbeWithin, Allowed: s.ProbeAllow, Log: log}
@@ -179,7 +179,7 @@ func (a *app) contact(ctx context.Context, s *site, log *slog.Logger) (*works, e
 		return nil, err
 	}
 	defer identity.Destroy()
-	dialer, err := a.dialer(s, identity)
+	dialer, err := a.livingDialer(s, identity)
 	if err != nil {
 		return nil, err
 	}

@@ -72,8 +72,12 @@ func TestWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = w.close() }()
-	dialer, ok := w.runner.Dialer.(*coaplink.Dialer)
-	if !ok || dialer.Timeouts != s.Device || dialer.Credential.Identity() != id || len(dialer.Params) != 1 {
+	living, ok := w.runner.Dialer.(*livingDialer)
+	if !ok {
+		t.Fatalf("dialer %T", w.runner.Dialer)
+	}
+	dialer, err := living.present()
+	if err != nil || dialer.Timeouts != s.Device || dialer.Credential.Identity() != id || len(dialer.Params) != 1 {
 		t.Errorf("dialer %+v", w.runner.Dialer)
 	}
 	if w.runner.Policy != s.Policy || w.runner.CAName != "lab" || len(w.runner.Profiles) != 1 {
