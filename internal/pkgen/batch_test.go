@@ -13,6 +13,7 @@ import (
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/custody"
+	"github.com/edgeclm/edgeclm/internal/hashlog"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/pkgen"
 )
@@ -271,5 +272,81 @@ func TestDistributedPINs(t *testing.T) {
 	}
 	if _, err := bundle.OpenTyped(sealed, []byte(pins[0])); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAttackLedgerWithTwoHistories: whoever makes the batches keeps an earlier
+// copy of the ledger and has a second history signed on it, in which a CLM or a
+// recipient is another one. A holder who contributed to the first notices.
+func TestAttackLedgerWithTwoHistories(t *testing.T) {
+	c := newCircle(t, 2)
+	medium := c.withCLM(t)
+	dev := newParty(t)
+	earlier := filepath.Join(t.TempDir(), "pkg")
+	copyDir(t, c.config.Dir, earlier)
+	memory := ""
+	read := func(file []byte) *pkgen.Review {
+		t.Helper()
+		b, err := pkgen.ParseBatch(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := b.Review(c.sharing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if memory == "" {
+			memory = r.SeenFile(t.TempDir())
+		}
+		return r
+	}
+	see := func(file []byte) (words []string, err error) {
+		t.Helper()
+		r := read(file)
+		if err := r.Recall(memory); err != nil {
+			return nil, err
+		}
+		for _, consent := range r.Consents() {
+			words = append(words, consent.Kind)
+		}
+		return words, r.Remember(c.config.Files, memory)
+	}
+	first := c.batch(t, issueTask(medium, []string{"clm-1"}, device("plc-1", dev)))
+	if words, err := see(first); err != nil || len(words) > 0 {
+		t.Fatal(words, err)
+	}
+	if words, err := see(first); err != nil || len(words) > 0 {
+		t.Errorf("the same batch again: %v %v", words, err)
+	}
+	fork := *c
+	fork.config.Dir = earlier
+	usb := filepath.Join(t.TempDir(), "usb")
+	copyDir(t, medium, usb)
+	second := fork.batch(t, issueTask(usb, []string{"clm-1"}, device("plc-1", newParty(t))))
+	if words, err := see(second); err != nil || strings.Join(words, " ") != "other" {
+		t.Errorf("another batch of the same state: %v %v", words, err)
+	}
+	if _, err := c.combine(first, medium, c.contribute(t, first, 1), c.contribute(t, first, 2)); err != nil {
+		t.Fatal(err)
+	}
+	next := c.batch(t, issueTask(medium, []string{"clm-1"}, device("plc-2", dev)))
+	if words, err := see(next); err != nil || len(words) > 0 {
+		t.Errorf("the next batch: %v %v", words, err)
+	}
+	if _, err := see(second); !errors.Is(err, hashlog.ErrTruncated) {
+		t.Errorf("a batch of an earlier state: %v", err)
+	}
+	if _, err := fork.combine(second, usb, fork.contribute(t, second, 1), fork.contribute(t, second, 2)); err != nil {
+		t.Fatal(err)
+	}
+	longer := fork.batch(t, issueTask(usb, []string{"clm-1"}, device("plc-3", dev)))
+	if _, err := see(longer); !errors.Is(err, hashlog.ErrTruncated) {
+		t.Errorf("another history, as long: %v", err)
+	}
+	if err := os.WriteFile(memory, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := see(next); !errors.Is(err, bundle.ErrFormat) {
+		t.Errorf("a damaged memory: %v", err)
 	}
 }

@@ -36,6 +36,7 @@ type Review struct {
 	keys      map[ibc.Identity]int // index of Keys
 	added     []Entry
 	connected bool
+	seen      seen // what the holder remembers
 }
 
 // ReviewedKey is a private key that will be made, and the bundle that it goes
@@ -199,7 +200,7 @@ func (r *Review) readBundle(document []byte) error {
 		return fmt.Errorf("%w: there is another bundle of %s", ErrUnreadable, b.Identity)
 	}
 	if *entry.Payload != Hash(sha256.Sum256(document)) || *entry.Recipient != b.Recipient ||
-		entry.Address != b.Address || !slices.Equal(entry.Names, b.Names) {
+		entry.Address != b.Address || !slices.Equal(entry.Names, b.Names) || !entry.listensTo(b.Peers) {
 		return fmt.Errorf("%w: the ledger gets another entry of %s than its bundle", ErrUnreadable, b.Identity)
 	}
 	if b.RecoveryHash != r.ledger.Recovery() {
@@ -217,6 +218,12 @@ func (r *Review) readBundle(document []byte) error {
 	}
 	key.Bundle = b
 	return nil
+}
+
+// listensTo reports whether an entry names these CLMs; entries of earlier
+// releases name none.
+func (e Entry) listensTo(peers []bundle.Peer) bool {
+	return e.CLMs == nil || slices.EqualFunc(e.CLMs, peers, func(name string, p bundle.Peer) bool { return name == p.Name })
 }
 
 func (r *Review) readAnchors(document []byte) error {
@@ -315,7 +322,7 @@ func (r *Review) checkManifest() error {
 // Consent is something in a batch that a holder has to agree to by itself, on
 // top of the batch.
 type Consent struct {
-	Kind string // clm, reissue, reissues, anchor
+	Kind string // clm, reissue, reissues, anchor, other
 	Name string // what is typed to agree
 	Text string // what it means
 }
@@ -344,6 +351,10 @@ func (r *Review) Consents() []Consent {
 	for _, s := range r.Anchors {
 		anchors = append(anchors, Consent{"anchor", strconv.FormatUint(s.Serial, 10),
 			fmt.Sprintf("anchor statement %d: from now on the devices %q trust these CAs and no others", s.Serial, s.Pattern)})
+	}
+	if earlier, ok := r.other(); ok {
+		anchors = append(anchors, Consent{"other", earlier.String()[:16],
+			fmt.Sprintf("you contributed to batch %s on this state of the ledger already: if both are combined, the ledger has two histories", earlier)})
 	}
 	return slices.Concat(clms, again, anchors)
 }

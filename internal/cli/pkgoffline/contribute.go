@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -20,6 +21,7 @@ var errNotAgreed = errors.New("not agreed")
 
 type contributeOptions struct {
 	sharing, out string
+	memory       string
 	share        shareKeys
 	accept       []string
 }
@@ -43,6 +45,10 @@ What is contributed is sealed to whoever made the batch, and is of use for
 nothing else. Without --out the batch is only shown, also as data (-o json), and
 no share is needed.
 
+The holder's machine remembers which state of the ledger the batch was made of:
+the next batch has to continue it, and another one of the same state needs a yes
+of its own.
+
 Only shares.json that the holder keeps himself says which PKG the batch is of.`,
 		Example: `  pkg-offline shares contribute --shares-json shared/shares.json batch.json
   pkg-offline shares contribute --shares-json shared/shares.json --share alice/share-1-alice.s1.share.age --share-identity-file alice.key --out partial-1.age --yes --accept clm=clm-2 batch.json
@@ -54,7 +60,8 @@ Only shares.json that the holder keeps himself says which PKG the batch is of.`,
 	f.StringVar(&o.sharing, "shares-json", "", "what is public of the shares: the holder's copy of shares.json")
 	o.share.register(f)
 	f.StringVar(&o.out, "out", "", "new file for the contribution (default: only show the batch)")
-	f.StringArrayVar(&o.accept, "accept", nil, "agree to what needs a yes of its own, as it is asked for: clm=NAME, reissue=NAME, reissues=NUMBER, anchor=SERIAL (repeat for more)")
+	f.StringVar(&o.memory, "memory", "", "file in which the holder remembers which state of the ledger he contributed to (default: contributed-….json beside the share)")
+	f.StringArrayVar(&o.accept, "accept", nil, "agree to what needs a yes of its own, as it is asked for: clm=NAME, reissue=NAME, reissues=NUMBER, anchor=SERIAL, other=BATCH (repeat for more)")
 	_ = cmd.MarkFlagRequired("shares-json")
 	return cmd
 }
@@ -85,6 +92,12 @@ func (a *app) runContribute(cmd *cobra.Command, o contributeOptions, path string
 	if err := mayCreate("--out", o.out); err != nil {
 		return err
 	}
+	if o.memory == "" {
+		o.memory = review.SeenFile(filepath.Dir(o.share.files[0]))
+	}
+	if err := review.Recall(o.memory); err != nil {
+		return err
+	}
 	if !a.Quiet || clikit.IsTerminal(a.In) {
 		if _, err := fmt.Fprint(a.Err, viewReview(review, sharing).words(a.Verbose)); err != nil {
 			return err
@@ -106,6 +119,9 @@ func (a *app) runContribute(cmd *cobra.Command, o contributeOptions, path string
 		return err
 	}
 	files := a.files()
+	if err := review.Remember(files, o.memory); err != nil {
+		return clikit.WithHint(err, "give another file with --memory")
+	}
 	if err := files.CreateDurable(o.out, sealed, keyfile.PublicPerm); err != nil {
 		return err
 	}
