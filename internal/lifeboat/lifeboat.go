@@ -199,6 +199,12 @@ func Parse(data []byte) (s *Signed, rest []byte, err error) {
 	return &Signed{serial: serial, document: parts[0], algorithm: string(parts[1]), publicKey: parts[2], signature: parts[3]}, rest, nil
 }
 
+// FileName names the file of a statement on a medium.
+func FileName(serial uint32) string { return fmt.Sprintf("lifeboat-%d.statement", serial) }
+
+// KeyHash is that of the recovery key that the statement claims to be signed by.
+func (s *Signed) KeyHash() ([32]byte, error) { return KeyHash(s.algorithm, s.publicKey) }
+
 // Serial is the number that the statement claims.
 func (s *Signed) Serial() uint32 { return s.serial }
 

@@ -61,6 +61,9 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	if len(rows) == 0 || len(rows) < len(jobs) && p.foreseen != nil {
 		return nil, ctx.Err() // a manifest of a part was not foreseen
 	}
+	if err := p.bring(m); err != nil {
+		return nil, err
+	}
 	if err := m.finish(p.Ledger.Head(), p.authority); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,8 @@ const (
 	typeAnchor = "anchor"
 	typeEpoch  = "epoch"
 	typeShares = "shares"
+
+	typeLifeboat = "lifeboat"
 )
 
 // Entry is one fact of the ledger.
@@ -36,7 +38,8 @@ type Entry struct {
 }
 
 // Fact is the body of a ledger entry: an "init", which is the first and only
-// one of its kind, an "issue", an "anchor", an "epoch", or "shares".
+// one of its kind, an "issue", an "anchor", an "epoch", "shares", or a
+// "lifeboat".
 type Fact struct {
 	Type string `json:"type"`
 	// Lab: it was done on a machine that was not air-gapped.
@@ -46,12 +49,12 @@ type Fact struct {
 
 	// Of an init, and of an epoch.
 	Params   *ibc.Params `json:"params,omitempty"`
-	Recovery *Hash       `json:"recovery_sha256,omitempty"` // of an init
+	Recovery *Hash       `json:"recovery_sha256,omitempty"` // of an init; of a lifeboat: of the PKG that is left
 
 	// Of an epoch: by the master secret before, over ibc.EpochDocument(Params).
 	Statement string `json:"statement,omitempty"` // in hex
 
-	// Of an issue or an anchor: the signed part of the bundle or statement.
+	// Of an issue, an anchor or a lifeboat: the signed part of the bundle or statement.
 	Payload *Hash `json:"payload_sha256,omitempty"`
 
 	// Of an issue.
@@ -62,7 +65,7 @@ type Fact struct {
 	Names     []fleet.Name      `json:"names,omitempty"`
 	CLMs      []string          `json:"clms,omitempty"` // that a device listens to
 
-	// Of an anchor, and of a sharing.
+	// Of an anchor, of a sharing and of a lifeboat.
 	Serial uint64 `json:"serial,omitempty"`
 
 	// Of an anchor.
@@ -94,6 +97,8 @@ func (e Entry) What() string {
 		return e.Identity.String()
 	case e.Params != nil:
 		return fmt.Sprintf("params_id %x", e.Params.ID())
+	case e.Type == typeLifeboat:
+		return fmt.Sprintf("lifeboat %d from the PKG with the recovery key %s", e.Serial, e.Recovery)
 	case e.Serial > 0:
 		return fmt.Sprintf("statement %d for %s", e.Serial, e.Pattern)
 	}
@@ -109,6 +114,7 @@ type Ledger struct {
 	latest  map[bundle.Subject]uint64 // index of the latest issue
 	anchor  uint64                    // index of the latest anchor statement; 0: none
 	sharing uint64                    // index of the entry with the sharing in force; 0: none
+	boat    uint64                    // index of the latest lifeboat; 0: none
 }
 
 // ReadParams reads the public parameters of a PKG's directory.
@@ -214,6 +220,8 @@ func (l *Ledger) add(e hashlog.Entry) error {
 		err = l.checkEpoch(entry.Fact)
 	case entry.Type == typeShares:
 		err = l.checkShares(entry.Fact)
+	case entry.Type == typeLifeboat:
+		err = l.checkLifeboat(entry.Fact)
 	}
 	if err != nil {
 		return err
@@ -237,6 +245,8 @@ func (l *Ledger) append(e Entry) {
 		l.latest[subject(*e.Identity)] = e.Index
 	case typeAnchor:
 		l.anchor = e.Index
+	case typeLifeboat:
+		l.boat = e.Index
 	}
 	if e.Sharing != nil && e.Recovered == 0 {
 		l.sharing = e.Index

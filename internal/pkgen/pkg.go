@@ -31,6 +31,7 @@ type PKG struct {
 type InitOptions struct {
 	Lab          bool   // the machine is not air-gapped
 	RecoveryFile string // where the sealed recovery key goes; "": into the directory
+	Recovery     []byte // passphrase that seals the recovery key; nil: the PKG's
 	// Witness is called when everything is written, before the master secret is
 	// destroyed: it signs the transcript. nil: nobody.
 	Witness func(*Ledger, bundle.Signer) error
@@ -78,7 +79,11 @@ func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
 	} else if _, err := os.Lstat(recoveryFile); err == nil {
 		return nil, fmt.Errorf("recovery key: %s: %w", recoveryFile, keyfile.ErrExists)
 	}
-	sealedRecovery, err := seal(recovery, passphrase, c.WorkFactor)
+	recoveryPassphrase := o.Recovery
+	if recoveryPassphrase == nil {
+		recoveryPassphrase = passphrase
+	}
+	sealedRecovery, err := seal(recovery, recoveryPassphrase, c.WorkFactor)
 	if err != nil {
 		return nil, fmt.Errorf("seal the recovery key: %w", err)
 	}

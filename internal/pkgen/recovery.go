@@ -1,7 +1,6 @@
 package pkgen
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -9,8 +8,8 @@ import (
 
 	"github.com/cloudflare/circl/sign/slhdsa"
 
-	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/lifeboat"
 )
 
 // recoveryAlgorithm is the parameter set of the recovery key (FIPS 205): it
@@ -26,14 +25,10 @@ type recoveryPublic struct {
 	SHA256    Hash   `json:"sha256"`     // RecoveryHash
 }
 
-// RecoveryHash is what a bundle fixes on a device:
-// SHA-256(LP("edgeclm/v1/recovery", algorithm, public key)).
+// RecoveryHash is what a bundle fixes on a device, see lifeboat.KeyHash.
 func RecoveryHash(algorithm string, publicKey []byte) (Hash, error) {
-	msg, err := ibc.LP([]byte("edgeclm/v1/recovery"), []byte(algorithm), publicKey)
-	if err != nil {
-		return Hash{}, err
-	}
-	return sha256.Sum256(msg), nil
+	hash, err := lifeboat.KeyHash(algorithm, publicKey)
+	return hash, err
 }
 
 // newRecovery makes a recovery key of a parameter set: the private half as JSON to be sealed and

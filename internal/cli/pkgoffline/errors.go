@@ -10,6 +10,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/hashlog"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/lifeboat"
 	"github.com/edgeclm/edgeclm/internal/pkgen"
 	"github.com/edgeclm/edgeclm/internal/transcript"
 )
@@ -30,6 +31,9 @@ func explain(err error) error {
 		{pkgen.ErrUnknownCLM, "issue it first: pkg-offline issue --role clm --recipient-file FILE NAME"},
 		{pkgen.ErrEarlierEpoch, "issue it first: pkg-offline issue --role clm --all, or with its --recipient-file"},
 		{pkgen.ErrEpochUnfinished, "run pkg-offline new-epoch again: it completes what was interrupted"},
+		{pkgen.ErrRecovery, "bring the recovery key of the PKG that is left; pkg-offline ledger shows its hash"},
+		{pkgen.ErrSerial, "give the number after the last: --serial N; lifeboats that are out stay in force up to it"},
+		{lifeboat.ErrSignature, "bring the statement again from the new PKG"},
 		{pkgen.ErrForeign, "use the medium and the files of this PKG, or an empty medium"},
 		{bundle.ErrParams, "use the medium and the files of this PKG, or an empty medium"},
 		{pkgen.ErrOtherBatch, "contribute to this batch; the SHA-256 that each command prints tells batches apart"},

@@ -15,6 +15,7 @@ import (
 type initOptions struct {
 	dir, recoveryFile string
 	passphrase        sealing
+	recovery          sealing // of the recovery key
 	deal              dealOptions
 }
 
@@ -52,6 +53,7 @@ when they are provisioned (devagent provision --params-id).`,
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
 	a.registerSealing(f, &o.passphrase, "passphrase of the PKG", "passphrase")
 	f.StringVar(&o.recoveryFile, "recovery-file", "", "where the sealed recovery key goes (default: recovery.age in the directory)")
+	a.registerSealing(f, &o.recovery, "passphrase of the recovery key, if it is to have one of its own", "recovery-passphrase")
 	a.participantFlag(f)
 	o.deal.register(a, f, sharePassphraseFlag)
 	_ = cmd.MarkFlagRequired("dir")
@@ -97,6 +99,13 @@ func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 	}
 	defer clear(passphrase)
 	options := pkgen.InitOptions{Lab: a.lab, RecoveryFile: o.recoveryFile, Witness: r.witness}
+	if o.recovery.given() {
+		o.recovery.what = "passphrase of the recovery key"
+		if options.Recovery, err = a.newPassphrase(cmd.Context(), o.recovery); err != nil {
+			return err
+		}
+		defer clear(options.Recovery)
+	}
 	if o.deal.given() {
 		shares, err := o.deal.options(cmd.Context(), a, sharePassphraseFlag, a.lab)
 		if err != nil {

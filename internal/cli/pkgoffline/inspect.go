@@ -18,6 +18,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/fleet"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/lifeboat"
 )
 
 type inspectOptions struct {
@@ -50,6 +51,9 @@ func (a *app) runInspect(cmd *cobra.Command, o inspectOptions, path string) erro
 	}
 	if bytes.HasPrefix(data, []byte("age-encryption.org/")) {
 		return explain(a.inspectBundle(cmd, o, path, data))
+	}
+	if lifeboat.Is(data) {
+		return explain(a.inspectLifeboat(path))
 	}
 	if o.identityFile != "" || o.bundlePassphraseFile != "" {
 		return fmt.Errorf("%s is not a sealed bundle", path)

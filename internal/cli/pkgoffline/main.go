@@ -80,7 +80,7 @@ reads a passphrase, for as long as it runs.`,
 	root.AddCommand(
 		a.initCommand(), a.issueCommand(), a.anchorCommand(), a.newEpochCommand(),
 		a.inspectCommand(), a.verifyCommand(), a.ledgerCommand(), a.receiptCommand(),
-		a.sharesCommand(), clikit.VersionCommand(&a.Common, program),
+		a.sharesCommand(), a.lifeboatCommand(), clikit.VersionCommand(&a.Common, program),
 	)
 	return root
 }

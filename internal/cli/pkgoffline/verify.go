@@ -75,7 +75,7 @@ type verifier struct {
 
 func (a *app) runVerify(o verifyOptions, paths []string) error {
 	if o.dir == "" && len(paths) == 0 {
-		return clikit.WithHint(clikit.Usage("nothing to verify"), "give --dir DIR or the path of a medium, a ledger, a manifest or an anchor statement")
+		return clikit.WithHint(clikit.Usage("nothing to verify"), "give --dir DIR or the path of a medium, a ledger, a manifest, an anchor statement or a lifeboat")
 	}
 	var v verifier
 	heads := make([]bundle.LedgerHead, len(o.heads))
@@ -168,6 +168,7 @@ func kinds() []kind {
 		{isLedger, (*verifier).ledgerFile},
 		{isStatement, (*verifier).statement},
 		{func(t target) bool { return isSuccession(t.path) }, (*verifier).succession},
+		{func(t target) bool { return !t.dir && isLifeboat(t.path) }, (*verifier).lifeboat},
 		{isFile, (*verifier).manifest},
 	}
 }

@@ -17,8 +17,10 @@ func (v *verifier) wholeMedium(dir string) error {
 	if err := v.medium(dir); err != nil {
 		return err
 	}
-	_, err := v.statements(dir)
-	return err
+	if _, err := v.statements(dir); err != nil {
+		return err
+	}
+	return v.lifeboats(dir)
 }
 
 func (v *verifier) medium(dir string) error {
