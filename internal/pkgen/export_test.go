@@ -28,3 +28,16 @@ func (c Config) WithFastRecovery() Config {
 	c.recovery = slhdsa.SHA2_128f
 	return c
 }
+
+// CheckFact checks a fact about shares as if it came next in the ledger.
+func (p *PKG) CheckFact(f Fact) error { return p.Ledger.checkShares(f) }
+
+// ParsePending parses the note of share files and returns how it is written
+// again.
+func ParsePending(data []byte) ([]byte, error) {
+	p, err := parsePending(data)
+	if err != nil {
+		return nil, err
+	}
+	return p.marshal()
+}
