@@ -105,6 +105,9 @@ func PassphraseRecipient(passphrase []byte, hash [32]byte, logN int) (Recipient,
 // SHA-256 of its text, or the hash given with a passphrase.
 func (r Recipient) Hash() [32]byte { return r.hash }
 
+// Text returns the recipient's text; a passphrase has none.
+func (r Recipient) Text() (string, bool) { return r.text, r.text != "" }
+
 // String returns the recipient's text; "passphrase" if it is one.
 func (r Recipient) String() string {
 	if r.text == "" {

@@ -42,6 +42,9 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	if err := m.prepare(jobs); err != nil {
 		return nil, err
 	}
+	if err := p.keepRecipients(jobs); err != nil {
+		return nil, err
+	}
 	var rows []bundle.Row
 	for len(rows) < len(jobs) && ctx.Err() == nil {
 		next := jobs[len(rows):min(len(rows)+p.group(len(jobs)), len(jobs))]
@@ -115,7 +118,7 @@ func (p *PKG) enter(jobs []job, lab bool) ([]*bundle.Signed, []uint64, error) {
 		id, recipient := j.bundle.Identity, Hash(j.recipient.Hash())
 		fact := Fact{
 			Type: typeIssue, Identity: &id, Payload: &signed[i].Hash, Recipient: &recipient,
-			Address: j.bundle.Address, Labels: j.labels, Names: j.bundle.Names,
+			Address: j.bundle.Address, Labels: j.labels, Names: j.bundle.Names, CLMs: j.clms,
 		}
 		if last, ok := p.Ledger.Latest(subject(id)); ok && last.same(fact) && p.counts(last) {
 			indexes[i] = last.Index

@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
+	"strings"
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/fleet"
@@ -28,7 +29,7 @@ type Request struct {
 // IssueOptions hold for every request of a run.
 type IssueOptions struct {
 	Medium     string   // the directory to write to; made if need be
-	CLMs       []string // the CLM names that the devices shall listen to
+	CLMs       []string // the CLM names that the devices shall listen to; none: those of their latest issue
 	Anchors    [][]byte // DER trust anchors of the devices
 	Passphrase []byte   // seals bundles without a recipient of their own; nil: there is none
 	PINs       bool     // each bundle without a recipient is sealed to a PIN of its own
@@ -43,8 +44,9 @@ type job struct {
 	recipient bundle.Recipient
 	pin       pin.PIN // that it is sealed to; zero: none
 	labels    map[string]string
-	row       int    // index in the manifest
-	file      string // path on the medium, with '/'
+	clms      []string // names, of a device
+	row       int      // index in the manifest
+	file      string   // path on the medium, with '/'
 }
 
 // plan checks all requests, so that a run begins only if it can end.
@@ -52,8 +54,8 @@ func (p *PKG) plan(m *medium, requests []Request, o IssueOptions) ([]job, error)
 	if len(requests) == 0 {
 		return nil, fmt.Errorf("%w: nothing was asked for", ErrRequest)
 	}
-	peers, addresses, err := p.peers(o.CLMs)
-	if err != nil {
+	peersOf := p.peersOf()
+	if _, err := peersOf(o.CLMs); err != nil {
 		return nil, err
 	}
 	jobs := make([]job, 0, len(requests))
@@ -64,7 +66,9 @@ func (p *PKG) plan(m *medium, requests []Request, o IssueOptions) ([]job, error)
 			err = fmt.Errorf("%w: it is asked for twice", ErrRequest)
 		}
 		if err == nil && r.Role == ibc.RoleDevice {
-			j.bundle.Peers, j.bundle.CLMAddresses, j.bundle.Anchors = peers, addresses, o.Anchors
+			var to peers
+			to, err = peersOf(j.clms)
+			j.bundle.Peers, j.bundle.CLMAddresses, j.bundle.Anchors = to.peers, to.addresses, o.Anchors
 		}
 		if err == nil {
 			err = j.bundle.Validate()
@@ -106,7 +110,14 @@ func (p *PKG) planOne(r Request, o IssueOptions) (job, error) {
 	if id.Role == ibc.RoleCLM && len(r.Names) > 0 {
 		return job{}, fmt.Errorf("%w: a CLM has no certificate names", ErrRequest)
 	}
-	if id.Role == ibc.RoleDevice && len(o.CLMs) == 0 {
+	var clms []string
+	if id.Role == ibc.RoleDevice {
+		last, _ := p.Ledger.Latest(subject(id))
+		if clms = o.CLMs; len(clms) == 0 {
+			clms = last.CLMs
+		}
+	}
+	if id.Role == ibc.RoleDevice && len(clms) == 0 {
 		return job{}, fmt.Errorf("%w: a device needs the name of at least one CLM", ErrRequest)
 	}
 	r = p.complete(r)
@@ -118,6 +129,7 @@ func (p *PKG) planOne(r Request, o IssueOptions) (job, error) {
 		recipient: *to,
 		pin:       own,
 		labels:    r.Labels,
+		clms:      clms,
 	}, nil
 }
 
@@ -174,24 +186,45 @@ func (p *PKG) identity(r Request) (ibc.Identity, error) {
 	return id, nil
 }
 
-// peers returns the CLMs with their floors, which are their latest identities,
-// and their addresses as far as they are known.
-func (p *PKG) peers(names []string) (peers []bundle.Peer, addresses []string, err error) {
+// peers are the CLMs that a device listens to.
+type peers struct {
+	peers     []bundle.Peer // with their floors, which are their latest identities
+	addresses []string      // as far as they are known
+}
+
+// peersOf returns a function that looks the CLMs of a list of names up: most
+// devices of a run have the same.
+func (p *PKG) peersOf() func(names []string) (peers, error) {
+	known := map[string]peers{}
+	return func(names []string) (peers, error) {
+		key := strings.Join(names, " ")
+		if to, ok := known[key]; ok {
+			return to, nil
+		}
+		to, err := p.peers(names)
+		if err == nil {
+			known[key] = to
+		}
+		return to, err
+	}
+}
+
+func (p *PKG) peers(names []string) (to peers, err error) {
 	for _, name := range names {
 		last, ok := p.Ledger.Latest(bundle.Subject{Role: ibc.RoleCLM, Name: name})
 		if !ok {
-			return nil, nil, fmt.Errorf("%.70q: %w", name, ErrUnknownCLM)
+			return to, fmt.Errorf("%.70q: %w", name, ErrUnknownCLM)
 		}
 		// Who took the device's bundle over would have no key to meet it again.
 		if last.Identity.Epoch != p.Params().Epoch() {
-			return nil, nil, fmt.Errorf("%s %w, epoch %d", name, ErrEarlierEpoch, p.Params().Epoch())
+			return to, fmt.Errorf("%s %w, epoch %d", name, ErrEarlierEpoch, p.Params().Epoch())
 		}
-		peers = append(peers, bundle.Peer{Name: name, Epoch: last.Identity.Epoch, Generation: last.Identity.Generation})
+		to.peers = append(to.peers, bundle.Peer{Name: name, Epoch: last.Identity.Epoch, Generation: last.Identity.Generation})
 		if last.Address != "" {
-			addresses = append(addresses, last.Address)
+			to.addresses = append(to.addresses, last.Address)
 		}
 	}
-	return peers, addresses, nil
+	return to, nil
 }
 
 // passphraseRecipient names a passphrase in the ledger by a function of it and

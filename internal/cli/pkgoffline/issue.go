@@ -26,12 +26,14 @@ type issueOptions struct {
 	address, labels, names string
 	sheet                  sheet
 	batch                  string // "": it is issued at once
+	all                    bool   // of the role
+	except                 []string
 }
 
 func (a *app) issueCommand() *cobra.Command {
 	var o issueOptions
 	cmd := &cobra.Command{
-		Use:   "issue --dir DIR --out MEDIUM [--role clm] (NAME... | --from FILE.csv)",
+		Use:   "issue --dir DIR --out MEDIUM [--role clm] (NAME... | --from FILE.csv | --all)",
 		Short: "Extract keys and write their sealed bundles to a medium",
 		Long: `issue extracts the private key of every name, records it in the ledger, and
 writes one sealed bundle per name and the signed manifest to the medium. Every
@@ -47,6 +49,11 @@ A device needs the names of the CLMs that it shall listen to (--clm, up to 8);
 this PKG must have issued them. Address, labels and names that are not given
 are those of the name's latest issue.
 
+--all issues for every name of the role that the ledger has, to the recipient
+that got the latest key, with the CLMs that are on record: everybody needs it in
+a new epoch. Leave out with --except who is out of service: what was issued again
+counts as in service at the CLM.
+
 With --batch nothing is issued, and no secret is needed: what the run would do is
 written to a file, for the holders of shares to read and contribute to, each on a
 machine of his own (shares contribute); shares combine then does it.
@@ -57,6 +64,7 @@ relative to the list) and names (as in --names).`,
 		Example: `  pkg-offline issue --dir pkg --passphrase-file pass --out usb --role clm --recipient-file clm.age clm-1
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --from devices.csv
   pkg-offline issue --dir pkg --passphrase-file pass --out usb --clm clm-1 --pin-sheet pins.txt plc-0002 plc-0003
+  pkg-offline issue --dir pkg --passphrase-file pass --out usb --role clm --all
   pkg-offline issue --dir shared --share alice/share-1-alice.s1.share.age --share-identity-file alice.key --share bob/share-2-bob.s1.share.age --share-identity-file bob.key --out usb2 --role clm --recipient-file clm.age clm-1
   pkg-offline issue --dir shared --out usb3 --role clm --recipient-file clm.age --batch batch.json clm-2`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runIssue(cmd, o, args) },
@@ -74,6 +82,8 @@ relative to the list) and names (as in --names).`,
 	f.StringArrayVar(&o.clms, "clm", nil, "name of a CLM that the devices listen to (repeat for more)")
 	f.StringArrayVar(&o.anchorFiles, "anchor-file", nil, "trust anchor of the devices, a CA certificate in PEM or DER (repeat for more)")
 	f.StringVar(&o.from, "from", "", "list of devices in CSV, - for standard input")
+	f.BoolVar(&o.all, "all", false, "every name of the role that the ledger has, to the recipients on record")
+	f.StringArrayVar(&o.except, "except", nil, "with --all, leave this name out (repeat for more)")
 	f.Uint32Var(&o.generation, "generation", 0, "generation of the keys (default: the present one)")
 	f.StringVar(&o.address, "address", "", "host:port of the one name")
 	f.StringVar(&o.labels, "labels", "", "labels: k=v;k=v")

@@ -29,6 +29,9 @@ func (a *app) requests(o issueOptions, names []string) ([]pkgen.Request, error) 
 	}
 	var requests []pkgen.Request
 	var err error
+	if o.all {
+		return o.reissue()
+	}
 	if o.from != "" {
 		requests, err = a.requestsFrom(o)
 	} else {
@@ -44,15 +47,19 @@ func (o issueOptions) check(names []string) error {
 	switch {
 	case role != ibc.RoleDevice && role != ibc.RoleCLM:
 		return clikit.Usage("--role %q is neither dev nor clm", o.role)
-	case (o.from != "") == (len(names) > 0):
-		return clikit.WithHint(clikit.Usage("give either names or --from FILE.csv"), "see pkg-offline issue --help")
+	case o.all && (o.from != "" || len(names) > 0 || one || o.labels != ""):
+		return clikit.Usage("--all takes neither names nor --from, and addresses, labels, names and recipients as they are on record")
+	case len(o.except) > 0 && !o.all:
+		return clikit.Usage("--except goes with --all")
+	case !o.all && (o.from != "") == (len(names) > 0):
+		return clikit.WithHint(clikit.Usage("give names, --from FILE.csv or --all"), "see pkg-offline issue --help")
 	case o.from != "" && role == ibc.RoleCLM:
 		return clikit.Usage("--from lists devices; name a CLM on the command line")
 	case o.from != "" && (one || o.labels != ""):
 		return clikit.Usage("with --from, addresses, labels, names and recipients are columns of the list")
 	case len(names) > 1 && one:
 		return clikit.Usage("--address, --names and --recipient-file are for one name, %d were given", len(names))
-	case role == ibc.RoleDevice && len(o.clms) == 0:
+	case role == ibc.RoleDevice && len(o.clms) == 0 && !o.all:
 		return clikit.WithHint(clikit.Usage("a device needs the name of at least one CLM"), "give --clm NAME")
 	case role == ibc.RoleCLM && (len(o.clms) > 0 || len(o.anchorFiles) > 0 || o.names != ""):
 		return clikit.Usage("--clm, --anchor-file and --names are for devices")
@@ -80,7 +87,7 @@ func (o issueOptions) checkSecrets() error {
 		return clikit.Usage("--pin-sheet excludes --recipient-file and bundle passphrases")
 	case o.sheet.path != "" && ibc.Role(o.role) == ibc.RoleCLM:
 		return clikit.Usage("--pin-sheet is for devices")
-	case o.from == "" && o.recipientFile == "" && !o.withoutRecipient():
+	case !o.all && o.from == "" && o.recipientFile == "" && !o.withoutRecipient():
 		return clikit.WithHint(clikit.Usage("nobody to seal the bundle to"),
 			"give --recipient-file FILE (what devagent recipient or clmctl recipient printed), --pin-sheet FILE, --generate-bundle-passphrase FILE or --bundle-passphrase-file FILE")
 	}
@@ -213,3 +220,29 @@ func readAnchors(files []string) ([][]byte, error) {
 	}
 	return anchors, nil
 }
+
+// reissue asks for all of a role again.
+func (o issueOptions) reissue() ([]pkgen.Request, error) {
+	ledger, err := pkgen.ReadPublic(o.dir)
+	if err != nil {
+		return nil, err
+	}
+	known, err := pkgen.ReadRecipients(o.dir)
+	if err != nil {
+		return nil, err
+	}
+	requests, without, err := ledger.Reissue(ibc.Role(o.role), known, o.except)
+	if err != nil {
+		return nil, err
+	}
+	if len(without) > 0 && !o.withoutRecipient() {
+		return nil, clikit.WithHint(fmt.Errorf("%w: of %d of %d no recipient is on record: %s", errNoRecipient, len(without), len(requests), strings.Join(without[:min(len(without), 10)], ", ")),
+			"leave them out with --except and list them with their recipients (--from), or seal theirs to PINs (--pin-sheet)")
+	}
+	for i := range requests {
+		requests[i].Generation = o.generation
+	}
+	return requests, nil
+}
+
+var errNoRecipient = errors.New("nobody to seal all bundles to")
