@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/receipt"
@@ -105,7 +106,7 @@ func (b *ReceiptBook) load(write bool) error {
 // receiptFiles lists the files of a PKG's directory in their order.
 func receiptFiles(dir string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, ReceiptsDir))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
 	if err != nil {

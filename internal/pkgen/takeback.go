@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
@@ -91,7 +93,7 @@ func parseReceipt(data []byte, err error) (*receipt.Signed, error) {
 }
 
 func (b *ReceiptBook) takeChecked(batch *receiptChecks, taken *TakenBack) error {
-	failed, err := batch.verify(b.config, b.ledger)
+	failed, err := batch.verify(b.config.Random, b.ledger.Epochs())
 	if err != nil {
 		return err
 	}
@@ -132,26 +134,26 @@ func (b *receiptChecks) add(path string, data []byte, s *receipt.Signed) error {
 	return err
 }
 
-// verify returns what is wrong with each.
-func (b *receiptChecks) verify(c Config, ledger *Ledger) ([]error, error) {
+// verify returns what is wrong with each, under the parameters that are known.
+func (b *receiptChecks) verify(random io.Reader, known []*ibc.Params) ([]error, error) {
 	failed := make([]error, len(b.list))
 	of := map[Hash][]int{}
 	for i, r := range b.list {
 		of[r.signed.ParamsID] = append(of[r.signed.ParamsID], i)
 	}
 	for id, list := range of {
-		params, ok := ledger.ParamsOf(id)
+		epoch := slices.IndexFunc(known, func(p *ibc.Params) bool { return p.ID() == id })
 		claims := make([]ibc.Claim, len(list))
 		for i, at := range list {
 			claims[i] = b.list[at].claim
-			if !ok {
+			if epoch < 0 {
 				failed[at] = fmt.Errorf("it is %w: its params_id is %s", bundle.ErrParams, id)
 			}
 		}
-		if !ok {
+		if epoch < 0 {
 			continue
 		}
-		errs, err := params.VerifyAll(c.Random, claims)
+		errs, err := known[epoch].VerifyAll(random, claims)
 		if err != nil {
 			return nil, err
 		}
@@ -204,26 +206,13 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// ParamsOf returns the parameters of this PKG with a params_id, of whatever epoch.
-func (l *Ledger) ParamsOf(id Hash) (*ibc.Params, bool) {
-	if first := l.Entries[0].Params; first.ID() == id {
-		return first, true
-	}
-	for _, s := range l.chain {
-		if s.Params.ID() == id {
-			return s.Params, true
-		}
-	}
-	return nil, false
-}
-
 // VerifyReceipts verifies all receipts of a medium, or of a PKG's directory, by
-// their signatures, and returns how many there are. The first that does not hold
-// is the error.
-func VerifyReceipts(c Config, path string, ledger *Ledger) (n int, err error) {
+// their signatures under the parameters that are known, and returns how many
+// there are. The first that does not hold is the error.
+func VerifyReceipts(random io.Reader, path string, known []*ibc.Params) (n int, err error) {
 	var batch receiptChecks
 	check := func() error {
-		failed, err := batch.verify(c, ledger)
+		failed, err := batch.verify(random, known)
 		for i, f := range failed {
 			if err == nil && f != nil {
 				err = fmt.Errorf("%s: receipt of %s: %w", batch.list[i].path, batch.list[i].signed.Signer, f)
@@ -248,11 +237,9 @@ func VerifyReceipts(c Config, path string, ledger *Ledger) (n int, err error) {
 			return n, err
 		}
 	}
-	var files []string
-	if len(stored) == 0 {
-		if files, err = ReceiptsOf(path); err != nil {
-			return 0, err
-		}
+	files, err := ReceiptsOf(path)
+	if err != nil {
+		return n, err
 	}
 	for _, file := range files {
 		s, err := receipt.Read(file)

@@ -28,7 +28,7 @@ func (a *app) verifyCommand() *cobra.Command {
 		Short: "Check a PKG's directory, a medium, a ledger, a transcript, a manifest or a statement",
 		Long: `verify checks everything that can be checked without a secret and names the
 first line or file that does not hold. A PATH is the directory of a PKG, a
-medium, a ledger, a transcript, a manifest, or a statement.
+medium, a ledger, a transcript, a manifest, a statement, or a receipt.
 
 Of a PKG's directory the transcripts are checked too, one against the other and
 against the ledger, and every file in it against the transcript of the run that
@@ -54,7 +54,7 @@ params_id that is printed, or give --params-id.`,
 
 // verified is a line of the result of verify.
 type verified struct {
-	Kind     string `json:"kind"` // pkg, transcripts, medium, ledger, manifest, transcript, anchor or epoch
+	Kind     string `json:"kind"` // pkg, transcripts, medium, ledger, manifest, transcript, anchor, epoch or receipts
 	Path     string `json:"path"`
 	ParamsID string `json:"params_id"`
 	Entries  int    `json:"entries"` // of the ledger, rows of the manifest, anchors of the statement, lines of the transcript, or transcripts
@@ -164,6 +164,7 @@ func kinds() []kind {
 		{isPKG, (*verifier).pkg},
 		{isMedium, (*verifier).wholeMedium},
 		{isStatements, (*verifier).onlyStatements},
+		{isReceipts, (*verifier).receipts},
 		{isTranscript, (*verifier).transcript},
 		{isLedger, (*verifier).ledgerFile},
 		{isStatement, (*verifier).statement},
@@ -190,6 +191,10 @@ func (v *verifier) path(path string) error {
 func isFile(t target) bool { return !t.dir }
 
 func (v *verifier) add(kind, path string, params *ibc.Params, entries int, head bundle.LedgerHead) {
+	v.done = append(v.done, verified{kind, path, formatID(params), entries, formatHead(head)})
+}
+
+func formatID(params *ibc.Params) string {
 	id := params.ID()
-	v.done = append(v.done, verified{kind, path, hex.EncodeToString(id[:]), entries, formatHead(head)})
+	return hex.EncodeToString(id[:])
 }

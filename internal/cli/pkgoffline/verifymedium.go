@@ -12,7 +12,8 @@ import (
 
 func isMedium(t target) bool { return t.has(bundle.ManifestName) }
 
-// wholeMedium checks the bundles of a medium, and the statements beside them.
+// wholeMedium checks the bundles of a medium, and the statements and receipts
+// beside them.
 func (v *verifier) wholeMedium(dir string) error {
 	if err := v.medium(dir); err != nil {
 		return err
@@ -20,7 +21,14 @@ func (v *verifier) wholeMedium(dir string) error {
 	if _, err := v.statements(dir); err != nil {
 		return err
 	}
-	return v.lifeboats(dir)
+	if err := v.lifeboats(dir); err != nil {
+		return err
+	}
+	params, _, err := v.manifestParams(filepath.Join(dir, bundle.ManifestName))
+	if err != nil {
+		return err
+	}
+	return v.receiptsUnder(dir, params)
 }
 
 func (v *verifier) medium(dir string) error {

@@ -23,7 +23,10 @@ func (v *verifier) pkg(dir string) error {
 	}
 	v.params, v.ledger, v.perRun = ledger.Params, ledger, nil
 	v.addLedger("pkg", dir, ledger)
-	return v.transcripts(dir)
+	if err := v.transcripts(dir); err != nil {
+		return err
+	}
+	return v.receiptsUnder(dir, ledger.Params)
 }
 
 func (v *verifier) ledgerFile(path string) error {
