@@ -27,8 +27,11 @@ const nextMasterFile = "master.next.age"
 
 // EpochOptions are the choices of NewEpoch.
 type EpochOptions struct {
-	Passphrase []byte // that the new master secret is sealed to
-	Lab        bool   // the machine is not air-gapped: recorded in the ledger
+	Passphrase []byte // that the new master secret is sealed to; nil with Shares
+	// Shares: the new master secret is shared out, to the same or other holders.
+	// One that was in shares becomes no other.
+	Shares *SharesOptions
+	Lab    bool // the machine is not air-gapped: recorded in the ledger
 }
 
 // NewEpoch begins a new epoch: it draws a master secret, states with the
@@ -41,7 +44,7 @@ type EpochOptions struct {
 // a device that is left behind is sealed a bundle of the present one, which
 // carries the statements that lead there.
 func (p *PKG) NewEpoch(o EpochOptions) error {
-	if _, shared := p.Ledger.Sharing(); shared {
+	if _, shared := p.Ledger.Sharing(); shared && o.Shares == nil {
 		return fmt.Errorf("new epoch: %w", ErrShared)
 	}
 	next, err := ibc.Setup(p.Random, p.Params().Epoch()+1)
@@ -70,14 +73,34 @@ func (p *PKG) begin(next whole, o EpochOptions) error {
 	if err != nil {
 		return err
 	}
+	fact := Fact{Type: typeEpoch}
+	if o.Shares != nil {
+		last, _ := p.Ledger.Sharing()
+		d, err := p.deal(next.MasterSecret, last.Serial+1, *o.Shares)
+		if err != nil {
+			return err
+		}
+		if err := p.write(d); err != nil {
+			return err
+		}
+		fact = sharingFact(typeEpoch, d.sharing, last)
+	} else if err := p.sealNext(next, o.Passphrase); err != nil {
+		return err
+	}
+	fact.Lab, fact.Params, fact.Statement = o.Lab, next.Params(), hex.EncodeToString(statement)
+	return p.record([]Fact{fact})
+}
+
+// sealNext makes the next master secret durable beside the present one.
+func (c Config) sealNext(next whole, passphrase []byte) error {
 	plain := encodeMaster(next.MasterSecret)
 	defer clear(plain)
-	sealed, err := seal(plain, o.Passphrase, p.WorkFactor)
+	sealed, err := seal(plain, passphrase, c.WorkFactor)
 	if err != nil {
 		return fmt.Errorf("seal the master secret: %w", err)
 	}
 	// What cannot be opened again must not replace what can.
-	again, err := unseal(sealed, o.Passphrase)
+	again, err := unseal(sealed, passphrase)
 	if err != nil {
 		return fmt.Errorf("open the sealed master secret again: %w", err)
 	}
@@ -86,14 +109,11 @@ func (p *PKG) begin(next whole, o EpochOptions) error {
 	if !same {
 		return errors.New("the sealed master secret does not open again")
 	}
-	file := p.path(nextMasterFile)
-	if err := p.Files.WriteDurable(file, sealed, keyfile.SecretPerm); err != nil {
+	file := c.path(nextMasterFile)
+	if err := c.Files.WriteDurable(file, sealed, keyfile.SecretPerm); err != nil {
 		return err
 	}
-	if err := keyfile.ReadBack(file, sealed); err != nil {
-		return err
-	}
-	return p.record([]Fact{{Type: typeEpoch, Lab: o.Lab, Params: next.Params(), Statement: hex.EncodeToString(statement)}})
+	return keyfile.ReadBack(file, sealed)
 }
 
 // FinishEpoch completes a NewEpoch that was interrupted, without any
@@ -131,6 +151,12 @@ func (c Config) finishEpoch() (finished bool, err error) {
 	if finished = !ledger.Params.Equal(present); finished {
 		if waits {
 			if err := c.replaceMaster(next); err != nil {
+				return false, err
+			}
+		}
+		// A secret in shares: their description, and what was in one piece before.
+		if _, shared := ledger.Sharing(); shared {
+			if err := (&PKG{Config: c, Ledger: ledger}).settleSharing(); err != nil {
 				return false, err
 			}
 		}
@@ -216,6 +242,11 @@ func (l *Ledger) checkEpoch(f Fact) error {
 	}
 	if f.Params.Epoch() != l.Params.Epoch()+1 {
 		return fmt.Errorf("%w: epoch %d follows epoch %d", hashlog.ErrFormat, f.Params.Epoch(), l.Params.Epoch())
+	}
+	if f.Sharing != nil && f.Recovered == 0 {
+		if err := l.checkShares(f); err != nil {
+			return err
+		}
 	}
 	return l.Params.Follow([]ibc.Succession{{Params: f.Params, Statement: statement}}, f.Params)
 }

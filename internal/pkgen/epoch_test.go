@@ -313,3 +313,51 @@ func TestAttackForgedEpochInLedger(t *testing.T) {
 		})
 	}
 }
+
+// A new epoch in shares, cut at every file operation: the old shares open the
+// PKG, or the new ones do after the next run.
+func TestNewEpochInSharesCutAnywhere(t *testing.T) {
+	base := initPKG(t)
+	alice, bob := newParty(t), newParty(t)
+	shares := pkgen.SharesOptions{Threshold: 2, Holders: []pkgen.Holder{{Name: "alice", To: alice.to}, {Name: "bob", To: bob.to}}}
+	begin := func(c pkgen.Config) error {
+		p, err := pkgen.Open(c, passphrase)
+		if err != nil {
+			return err
+		}
+		return errors.Join(p.NewEpoch(pkgen.EpochOptions{Shares: &shares}), p.Close())
+	}
+	for cut := 1; ; cut++ {
+		c := base
+		c.Dir = filepath.Join(t.TempDir(), "pkg")
+		copyDir(t, base.Dir, c.Dir)
+		layer := keyfiletest.New(cut, keyfiletest.PowerLoss)
+		c.Files = keyfile.On(layer)
+		err := begin(c)
+		c.Files = base.Files
+		if layer.Cut() != errors.Is(err, keyfiletest.ErrCut) || !layer.Cut() && (err != nil || cut < 20) {
+			t.Fatalf("cut at %d: error %v", cut, err)
+		}
+		ledger, _, err := pkgen.FinishEpoch(c)
+		if err != nil {
+			t.Fatalf("cut at %d, finished: %v", cut, err)
+		}
+		if ledger.Params.Epoch() == 1 {
+			if err := begin(c); err != nil {
+				t.Fatalf("cut at %d, begun again: %v", cut, err)
+			}
+		}
+		if ledger, err = pkgen.VerifyDir(c.Dir); err != nil || ledger.Params.Epoch() != 2 {
+			t.Fatalf("cut at %d, verified: %v", cut, err)
+		}
+		if _, err := pkgen.ReadSharing(c.Dir, ledger); err != nil {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+		if _, err := os.Lstat(filepath.Join(c.Dir, pkgen.MasterFile)); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("cut at %d: the master secret before is there", cut)
+		}
+		if !layer.Cut() {
+			return
+		}
+	}
+}

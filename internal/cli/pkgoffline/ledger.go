@@ -68,7 +68,7 @@ func text[T interface {
 // is one; "" of what is none.
 func serial(e pkgen.Entry) string {
 	n := e.Serial
-	if n == 0 && e.Statement != "" {
+	if e.Statement != "" {
 		n = uint64(e.Params.Epoch())
 	}
 	if n == 0 {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,10 +19,14 @@ import (
 )
 
 type newEpochOptions struct {
-	dir, passphraseFile string
-	next                sealing // the new master secret; not given: the present passphrase
-	epoch               uint32
+	dir   string
+	keys  keys
+	next  sealing // the new master secret; not given: the present passphrase
+	deal  dealOptions
+	epoch uint32
 }
+
+const newSharePassphraseFlag = "new-share-passphrase-file"
 
 func (a *app) newEpochCommand() *cobra.Command {
 	var o newEpochOptions
@@ -39,6 +45,10 @@ Bundles carry the statements that lead from the earlier epochs to the new one.
 They go out over the network; clmctl epoch shows who is behind, and closes the
 earlier epoch.
 
+A master secret in shares is made of those that are brought together, and the new
+one is shared out, to the same holders unless others are named (--holder,
+--threshold); one in one piece becomes shares the same way.
+
 An interrupted run is completed by running it again. With --epoch the run does
 nothing if that epoch has begun already.`,
 		Example: "  pkg-offline new-epoch --dir pkg --passphrase-file pass --epoch 2",
@@ -47,10 +57,11 @@ nothing if that epoch has begun already.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
-	f.StringVar(&o.passphraseFile, "passphrase-file", "", "file with the passphrase of the PKG, - for standard input (default: ask)")
+	o.keys.register(f)
 	a.registerSealing(f, &o.next, "passphrase of the new master secret (default: the present one's)", "new-passphrase")
 	o.next.what = "passphrase of the new master secret"
 	f.Uint32Var(&o.epoch, "epoch", 0, "the epoch to begin (default: the next)")
+	o.deal.register(a, f, newSharePassphraseFlag)
 	a.participantFlag(f)
 	_ = cmd.MarkFlagRequired("dir")
 	return cmd
@@ -67,7 +78,7 @@ type newEpochResult struct {
 }
 
 func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
-	if o.passphraseFile == "-" && o.next.file == "-" {
+	if o.keys.passphraseFile == "-" && o.next.file == "-" {
 		return clikit.Usage("standard input can be only one of --passphrase-file and --new-passphrase-file")
 	}
 	r, err := a.newRun(cmd, o.dir)
@@ -89,6 +100,15 @@ func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
 	case o.epoch != 0 && o.epoch != present+1:
 		return clikit.Usage("--epoch: the present epoch is %d, the next one is %d", present, present+1)
 	}
+	last, shared := ledger.Sharing()
+	if shared {
+		o.deal.keep(last)
+	}
+	if o.deal.given() {
+		if err := o.deal.check(); err != nil {
+			return explainRequest(err)
+		}
+	}
 	connected, err := a.checkAirGap(a.lab || ledger.Lab())
 	if err != nil {
 		return err
@@ -97,6 +117,19 @@ func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
 		return err
 	}
 	a.note("epoch %d has begun; now every CLM and then every device needs a key of it: issue --role clm --all, issue --all", ledger.Params.Epoch())
+	if o.deal.given() {
+		sharing, err := pkgen.ReadSharing(o.dir, ledger)
+		if err != nil {
+			return err
+		}
+		a.noteShares(a.config(o.dir).ShareFiles(sharing, o.deal.out))
+	}
+	switch {
+	case shared:
+		a.warn(fmt.Sprintf("destroy every share of sharing %d, on media and on paper (%s): any %d of them still make the master secret of the epoch before", last.Serial, strings.Join(last.Holders, ", "), last.Threshold))
+	default:
+		a.warn("destroy every copy of " + pkgen.MasterFile + " of the epoch before: each is still the whole of its master secret")
+	}
 	if o.next.given() {
 		a.note("the recovery key stays sealed to the passphrase that it was made with")
 	}
@@ -104,27 +137,38 @@ func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
 }
 
 func (a *app) newEpoch(ctx context.Context, r *run, o newEpochOptions, public *pkgen.Ledger, connected bool) (*pkgen.Ledger, error) {
-	passphrase, err := a.readSecret(ctx, a.pkgPassphrase(o.passphraseFile))
+	opening, err := a.readKeys(ctx, o.dir, public, o.keys)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(passphrase)
-	var next []byte
-	if o.next.given() {
-		next, err = a.newPassphrase(ctx, o.next)
-	} else {
-		next, err = bytes.Clone(passphrase), a.measure(passphrase, o.next)
+	options, err := a.epochOptions(ctx, o, opening, connected)
+	if err != nil {
+		opening.forget()
+		return nil, err
 	}
+	defer clear(options.Passphrase)
+	p, err := r.open(public, connected, opening)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(next)
-	p, err := r.open(public, connected, opening{passphrase: passphrase})
-	if err != nil {
-		return nil, err
-	}
-	err = p.NewEpoch(pkgen.EpochOptions{Passphrase: next, Lab: connected})
+	err = p.NewEpoch(options)
 	return p.Ledger, errors.Join(r.end(err, p), p.Close())
+}
+
+// epochOptions reads what the new master secret is sealed to.
+func (a *app) epochOptions(ctx context.Context, o newEpochOptions, opening opening, connected bool) (options pkgen.EpochOptions, err error) {
+	options.Lab = connected
+	switch {
+	case o.deal.given():
+		var shares pkgen.SharesOptions
+		shares, err = o.deal.options(ctx, a, newSharePassphraseFlag, connected)
+		options.Shares = &shares
+	case o.next.given():
+		options.Passphrase, err = a.newPassphrase(ctx, o.next)
+	default:
+		options.Passphrase, err = bytes.Clone(opening.passphrase), a.measure(opening.passphrase, o.next)
+	}
+	return options, err
 }
 
 // finishEpoch completes a run that was interrupted. No secret is opened for it,
