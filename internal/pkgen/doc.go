@@ -11,6 +11,7 @@
 //	ledger.jsonl   every issue, hash-chained with signed heads (hashlog)
 //	recovery.age   the private recovery key, sealed too; to be kept elsewhere
 //	recovery.json  the public recovery key
+//	batches/       of each batch that is not combined yet, what opens its contributions
 //	receipts/      what came back on the media (package receipt)
 //	lock           the advisory lock of the run that writes
 //
