@@ -92,7 +92,7 @@ func (a *app) runLifeboat(cmd *cobra.Command, o lifeboatOptions) error {
 	if request.Lab, err = a.checkAirGap(a.lab || public.Lab()); err != nil {
 		return err
 	}
-	passphrase, err := clikit.ReadSecret(cmd.Context(), a.Streams, a.recoveryPassphrase(o.recovery.passphraseFile))
+	passphrase, err := a.readSecret(cmd.Context(), a.recoveryPassphrase(o.recovery.passphraseFile))
 	if err != nil {
 		return err
 	}
