@@ -155,3 +155,29 @@ func FuzzFileName(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseSuccession feeds files of epoch statements.
+func FuzzParseSuccession(f *testing.F) {
+	m := setup(f, 1)
+	b, _ := laterEpoch(f, m, "alice")
+	genuine, err := bundle.MarshalSuccession(m.Params(), b.Epochs[0])
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(genuine)
+	f.Add([]byte(`{"version":1,"kind":"epoch"}`))
+	f.Add([]byte(`{"version":2}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		from, s, err := bundle.ParseSuccession(data)
+		if err != nil {
+			return
+		}
+		again, err := bundle.MarshalSuccession(from, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, next, err := bundle.ParseSuccession(again); err != nil || !next.Params.Equal(s.Params) {
+			t.Fatalf("written again: %v", err)
+		}
+	})
+}
