@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -111,6 +112,10 @@ func (l *Log) scan(r io.Reader) error {
 			prev = sha256.Sum256(line)
 			continue
 		}
+		// Nothing is chained to the last line: it must be as it was written.
+		if err := sameLine(headLine{p.V, *p.Prev, *p.Head, hex.EncodeToString(p.signature)}, line); err != nil {
+			return &LineError{n, err}
+		}
 		if *p.Head != count {
 			return &LineError{n, fmt.Errorf("%w: the head counts %d entries, there are %d", ErrChain, *p.Head, count)}
 		}
@@ -187,7 +192,7 @@ func (l *Log) Extend(lines []byte) ([]Entry, Head, error) {
 	return added, head, nil
 }
 
-func sameLine(e entryLine, line []byte) error {
+func sameLine(e any, line []byte) error {
 	again, err := marshalLine(e)
 	if err == nil && !bytes.Equal(again, line) {
 		err = fmt.Errorf("%w: not as this release writes it", ErrFormat)

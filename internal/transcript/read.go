@@ -99,14 +99,15 @@ func (t *Transcript) add(e hashlog.Entry, first bool) error {
 
 // unsigned returns the state of a transcript that was ended without a head.
 func unsigned(data []byte) (hashlog.State, error) {
-	t, err := Parse(data, nil)
+	nobody := func([]byte, []byte) error { return errors.New("it is signed already") }
+	t, err := Parse(data, nobody)
 	if !errors.Is(err, ErrUnsigned) {
-		return hashlog.State{}, errors.Join(errors.New("it is signed"), err)
+		return hashlog.State{}, err
 	}
 	if t.State != Unsigned {
 		return hashlog.State{}, errors.New("it was cut")
 	}
-	log, err := hashlog.Read(bytes.NewReader(data), nil)
+	log, err := hashlog.Read(bytes.NewReader(data), nobody)
 	if err != nil {
 		return hashlog.State{}, err
 	}

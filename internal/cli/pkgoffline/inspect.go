@@ -19,19 +19,20 @@ import (
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/lifeboat"
+	"github.com/edgeclm/edgeclm/internal/transcript"
 )
 
 type inspectOptions struct {
-	identityFile, bundlePassphraseFile string
+	identityFile, bundlePassphraseFile, params string
 }
 
 func (a *app) inspectCommand() *cobra.Command {
 	var o inspectOptions
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "Show what is in a bundle, a manifest, a statement or a params.json",
-		Long: `inspect shows a bundle, a manifest, an anchor or epoch statement, or parameters. Of a sealed bundle only the
-outside is known; with the age key or the passphrase that opens it, inspect
+		Short: "Show what is in a transcript, a bundle, a manifest, a statement or a params.json",
+		Long: `inspect shows a transcript as a text to read, or a bundle, a manifest, an anchor
+or epoch statement, or parameters. Of a sealed bundle only the outside is known; with the age key or the passphrase that opens it, inspect
 checks it as a device would and shows all of it but the private key.`,
 		Example: "  pkg-offline inspect pkg/params.json\n  pkg-offline inspect usb/manifest.json",
 		Args:    cobra.ExactArgs(1),
@@ -40,11 +41,19 @@ checks it as a device would and shows all of it but the private key.`,
 	f := cmd.Flags()
 	f.StringVar(&o.identityFile, "identity-file", "", "file with the age key (AGE-SECRET-KEY-…) that opens the bundle")
 	f.StringVar(&o.bundlePassphraseFile, "bundle-passphrase-file", "", "file with the passphrase or PIN that opens the bundle, - for standard input")
+	f.StringVar(&o.params, "params", "", "parameters of the PKG that signed a transcript, a params.json (default: those of the PKG that it lies in)")
 	cmd.MarkFlagsMutuallyExclusive("identity-file", "bundle-passphrase-file")
 	return cmd
 }
 
 func (a *app) runInspect(cmd *cobra.Command, o inspectOptions, path string) error {
+	if isTranscript(target{path: path}) {
+		data, err := keyfile.Read(path, transcript.MaxSize)
+		if err != nil {
+			return err
+		}
+		return explain(a.inspectTranscript(o, path, data))
+	}
 	data, err := keyfile.Read(path, bundle.MaxManifestSize)
 	if err != nil {
 		return err

@@ -171,7 +171,7 @@ func (v *verifier) inLedger(s transcript.Summary) error {
 		if e.Index == 0 || e.Index > uint64(len(v.ledger.Entries)) {
 			return fmt.Errorf("%w: the ledger has no entry %d", hashlog.ErrTruncated, e.Index)
 		}
-		if have := v.ledger.Entries[e.Index-1]; have.Type != e.Type || have.What() != e.What || have.Transcript == nil || hashlog.Hash(*have.Transcript) != s.ID {
+		if have := v.ledger.Entries[e.Index-1]; have.Type != e.Type || have.Identity != nil && have.What() != e.What || have.Transcript == nil || hashlog.Hash(*have.Transcript) != s.ID {
 			return fmt.Errorf("%w: ledger entry %d is another one", hashlog.ErrTruncated, e.Index)
 		}
 		listed[e.Index] = true
