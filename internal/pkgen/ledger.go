@@ -95,12 +95,6 @@ func (e Entry) What() string {
 		return what
 	case e.Identity != nil:
 		return e.Identity.String()
-	case e.Recovered > 0:
-		return fmt.Sprintf("share %d was made again", e.Recovered)
-	case e.Params != nil && e.Sharing != nil:
-		return fmt.Sprintf("params_id %x, in shares: %s", e.Params.ID(), e.sharingText())
-	case e.Sharing != nil:
-		return e.sharingText()
 	case e.Params != nil:
 		return fmt.Sprintf("epoch %d, params_id %x", e.Params.Epoch(), e.Params.ID())
 	case e.Type == typeLifeboat:
@@ -109,10 +103,6 @@ func (e Entry) What() string {
 		return fmt.Sprintf("statement %d for %s", e.Serial, e.Pattern)
 	}
 	return ""
-}
-
-func (e Entry) sharingText() string {
-	return fmt.Sprintf("%d of %d (%s), SHA-256 of the commitments %s", e.Threshold, len(e.Holders), strings.Join(e.Holders, ", "), e.Sharing)
 }
 
 // Ledger is a ledger that was read and found whole.

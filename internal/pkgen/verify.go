@@ -1,8 +1,10 @@
 package pkgen
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -86,7 +88,31 @@ func VerifyMedium(dir string, params *ibc.Params, ledger *Ledger) (*bundle.Manif
 		}
 		latest[r.Subject()] = r.Identity()
 	}
+	if err := verifySums(dir, m.Rows, sums); err != nil {
+		return nil, err
+	}
 	return m, verifyNoOthers(dir, latest)
+}
+
+// verifySums demands that the hashes beside a manifest, if there are any, are
+// those of its rows and no others, as they were written: nobody has signed them.
+func verifySums(dir string, rows []bundle.Row, sums bundle.Sums) error {
+	file := filepath.Join(dir, bundle.SumsName)
+	data, err := keyfile.Read(file, bundle.MaxSumsSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	listed := make(bundle.Sums, len(rows))
+	for _, r := range rows {
+		listed[r.File] = sums.Of(r)
+	}
+	if !maps.Equal(listed, sums) || !bytes.Equal(sums.Marshal(), data) {
+		return fmt.Errorf("%s: %w: it lists other files, or not as it was written", file, ErrMedium)
+	}
+	return nil
 }
 
 func verifyRow(dir string, r bundle.Row, sums bundle.Sums) error {

@@ -76,7 +76,7 @@ func (w *watch) Rename(from, to string, replace bool) error {
 	}
 	// What is in the PKG's directory is held to its transcripts: those are to
 	// know of it before.
-	if first := w.run.file(to).PKG; first {
+	if w.run.file(to).PKG {
 		if err := w.note(to, change, about); err != nil {
 			return err
 		}
@@ -126,13 +126,13 @@ func (w *watch) note(path string, change Change, sum *hashlog.Hash) error {
 	f := w.run.file(path)
 	f.Change, f.SHA256 = change, sum
 	return w.run.locked(func() error {
-		for _, p := range w.run.pending {
-			if f.Change == Grown && p.Path == f.Path && p.PKG == f.PKG && p.Change == Grown {
-				return nil
-			}
+		where := File{Path: f.Path, PKG: f.PKG}
+		if change == Grown && w.run.grown[where] {
+			return nil
 		}
+		w.run.grown[where] = change == Grown
 		w.run.pending = append(w.run.pending, f)
-		if len(w.run.pending) < perLine && (!f.PKG || change != Written) {
+		if len(w.run.pending) < perLine && !f.PKG {
 			return nil
 		}
 		return w.run.flush()

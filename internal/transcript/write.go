@@ -35,6 +35,7 @@ type Run struct {
 	unlock func() error
 
 	pending        []File
+	grown          map[File]bool // noted as such, and not written since
 	entries, wrote int
 	ended          bool
 	err            error
@@ -67,7 +68,7 @@ func start(files keyfile.Files, dir string, now func() time.Time, b Begin) (*Run
 	if err != nil {
 		return nil, err
 	}
-	r := &Run{files: files, dir: abs, now: now, unlock: unlock}
+	r := &Run{files: files, dir: abs, now: now, unlock: unlock, grown: map[File]bool{}}
 	if err := r.first(folder, b); err != nil {
 		return nil, errors.Join(err, unlock())
 	}
