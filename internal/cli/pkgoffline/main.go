@@ -79,7 +79,7 @@ reads a passphrase, for as long as it runs.`,
 	root.PersistentFlags().BoolVar(&a.lab, "lab", false, "accept a machine that is not air-gapped; never in production")
 	root.AddCommand(
 		a.initCommand(), a.issueCommand(), a.anchorCommand(), a.newEpochCommand(),
-		a.inspectCommand(), a.verifyCommand(), a.ledgerCommand(), a.receiptCommand(),
+		a.inspectCommand(), a.verifyCommand(), a.ledgerCommand(), a.receiptCommand(), a.rehearseCommand(),
 		a.sharesCommand(), a.lifeboatCommand(), clikit.VersionCommand(&a.Common, program),
 	)
 	return root
