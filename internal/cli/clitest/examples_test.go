@@ -246,6 +246,7 @@ func TestExamplesRun(t *testing.T) {
 	path("pkg-offline init")
 	b.must("mkdir alice bob carol && mv shared/shares/share-1-* alice && mv shared/shares/share-2-* bob && mv shared/shares/share-3-* carol")
 	path("pkg-offline shares verify") // before they are refreshed
+	path("pkg-offline shares paper")
 	path("clmctl recipient")
 	path("devagent recipient")
 	b.must("devagent --data-dir bilbao recipient > bilbao.age")

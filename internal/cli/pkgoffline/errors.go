@@ -44,6 +44,7 @@ func explain(err error) error {
 		{custody.ErrCeremony, "bring the share of this PKG"},
 		{custody.ErrSharing, "bring the share that was made last, and destroy the earlier ones"},
 		{custody.ErrTwice, "give each share once"},
+		{custody.ErrTyped, "compare the lines that are named with the paper"},
 		{errDoesNotHold, "bring the right file or passphrase, or make the share again: pkg-offline shares recover"},
 		{ibc.ErrShare, "bring another share, or its copy on paper; shares verify checks each"},
 		{transcript.ErrUnsigned, "the next run that opens the PKG notes it in its own, signed transcript; whether it was cut short, a head on paper tells (--head)"},

@@ -22,7 +22,7 @@ turns a master secret in one piece into shares.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(a.sharesVerifyCommand(), a.sharesSplitCommand(), a.sharesRefreshCommand(), a.sharesRecoverCommand(),
-		a.sharesContributeCommand(), a.sharesCombineCommand())
+		a.sharesContributeCommand(), a.sharesCombineCommand(), a.sharesPaperCommand(), a.sharesFromPaperCommand())
 	return cmd
 }
 
