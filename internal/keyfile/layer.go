@@ -57,9 +57,8 @@ func (OS) Overwrite(path string) (File, error) {
 	return os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 
-// Rename implements Layer. Where the file system cannot refuse to replace by
-// itself (some FUSE drivers), the target is looked for first.
-func (OS) Rename(from, to string, replace bool) error {
+// Rename implements Layer.
+func (l OS) Rename(from, to string, replace bool) error {
 	if replace {
 		return os.Rename(from, to)
 	}
@@ -68,12 +67,23 @@ func (OS) Rename(from, to string, replace bool) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTSUP):
-		if _, err := os.Lstat(to); err == nil {
-			return &os.LinkError{Op: "rename", Old: from, New: to, Err: fs.ErrExist}
-		}
-		return os.Rename(from, to)
+		return LookAndRename(l, from, to)
 	}
 	return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+}
+
+// LookAndRename moves a file where the file system cannot refuse to replace
+// another by itself (FAT and exFAT by FUSE): the target is looked for first. The
+// caller sees to it that nobody makes the target in between.
+func LookAndRename(l Layer, from, to string) error {
+	_, err := os.Lstat(to)
+	if err == nil {
+		err = fs.ErrExist
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return l.Rename(from, to, true)
 }
 
 // Remove implements Layer.
@@ -94,8 +104,8 @@ func (OS) Mkdir(path string, perm fs.FileMode) error { return os.Mkdir(path, per
 // Symlink implements Layer.
 func (OS) Symlink(target, path string) error { return os.Symlink(target, path) }
 
-// SyncDir implements Layer. A file system that cannot sync a directory says
-// EINVAL; there is nothing better to do on it.
+// SyncDir implements Layer. Where a directory cannot be synced, which some file
+// systems say with EINVAL, the whole file system is.
 func (OS) SyncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -103,7 +113,7 @@ func (OS) SyncDir(path string) error {
 	}
 	err = d.Sync()
 	if errors.Is(err, unix.EINVAL) {
-		err = nil
+		err = unix.Syncfs(int(d.Fd()))
 	}
 	return errors.Join(err, d.Close())
 }
