@@ -55,6 +55,27 @@ func (f Files) WriteDurable(path string, data []byte, perm fs.FileMode) error {
 	return b.Commit()
 }
 
+// ReplaceDurable is WriteDurable for a file on a medium that may have no journal
+// and whose driver may remove the file before it renames its successor: the
+// successor's temporary name is durable before that, so that one of the two is
+// there at any moment (see Interrupted).
+func (f Files) ReplaceDurable(path string, data []byte, perm fs.FileMode) error {
+	temp, err := f.writeTemp(path, data, perm)
+	if err == nil {
+		err = f.fs().SyncDir(filepath.Dir(path))
+	}
+	if err == nil {
+		err = f.fs().Rename(temp, path, true)
+	}
+	if err == nil {
+		err = f.fs().SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("replace %s: %w", path, err)
+	}
+	return nil
+}
+
 // CreateDurable writes a file durably; one that exists is an error that wraps
 // ErrExists, and is left alone.
 func (f Files) CreateDurable(path string, data []byte, perm fs.FileMode) error {

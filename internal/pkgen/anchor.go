@@ -63,7 +63,7 @@ func (p *PKG) Anchor(r AnchorRequest) (*Stated, error) {
 	if err := p.Files.EnsureDirPerm(r.Medium, mediumDirPerm); err != nil {
 		return nil, err
 	}
-	if err := p.Files.Sweep(r.Medium); err != nil {
+	if err := sweep(p.Files, r.Medium); err != nil {
 		return nil, err
 	}
 	if err := p.Files.WriteDurable(s.File, data, keyfile.PublicPerm); err != nil {

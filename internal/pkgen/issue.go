@@ -70,6 +70,11 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	if err := m.finish(p.Ledger.Head(), p.authority); err != nil {
 		return nil, err
 	}
+	if other, err := m.strangers(); err != nil {
+		return nil, err
+	} else if other != "" {
+		p.Warn(other + "; issue its name again")
+	}
 	issued := &Issued{Rows: rows, Ledger: p.Ledger.Head()}
 	for _, j := range jobs[:len(rows)] {
 		issued.PINs = append(issued.PINs, j.pin)

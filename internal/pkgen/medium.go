@@ -30,6 +30,8 @@ type medium struct {
 	index    map[bundle.Subject]int // of manifest.Rows
 	sums     bundle.Sums            // of the files of manifest.Rows, as far as they are known
 	planned  int                    // rows and jobs that will become rows
+
+	completions []completion // of files that an interrupted run took away
 }
 
 // openMedium reads the manifest of a medium, if there is one, and holds it to
@@ -37,17 +39,17 @@ type medium struct {
 // refused. One of an earlier epoch becomes one of the present: its rows stay.
 func openMedium(dir string, files keyfile.Files, ledger *Ledger) (*medium, error) {
 	m := &medium{dir: dir, files: files, manifest: &bundle.Manifest{Params: ledger.Params}, index: map[bundle.Subject]int{}, sums: bundle.Sums{}}
-	manifest, err := readManifest(dir, ledger.Epochs())
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
-	}
+	manifest, err := m.manifestOf(ledger.Epochs())
 	if err != nil {
 		return nil, err
+	}
+	if manifest == nil {
+		return m, nil
 	}
 	if err := ledger.Covers(manifest.Ledger); err != nil {
 		return nil, fmt.Errorf("ledger against %s: %w", filepath.Join(dir, bundle.ManifestName), err)
 	}
-	known, err := readSums(dir)
+	known, err := m.sumsOf()
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +65,7 @@ func openMedium(dir string, files keyfile.Files, ledger *Ledger) (*medium, error
 }
 
 // readSums reads the hashes beside a manifest; earlier releases wrote none.
-func readSums(dir string) (bundle.Sums, error) {
-	file := filepath.Join(dir, bundle.SumsName)
+func readSums(file string) (bundle.Sums, error) {
 	data, err := keyfile.Read(file, bundle.MaxSumsSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -74,15 +75,14 @@ func readSums(dir string) (bundle.Sums, error) {
 	}
 	sums, err := bundle.ParseSums(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return sums, nil
 }
 
-// readManifest reads the manifest of a medium and verifies it under those of
+// readManifest reads a manifest and verifies it under those of
 // the parameters that it names.
-func readManifest(dir string, known []*ibc.Params) (*bundle.Manifest, error) {
-	file := filepath.Join(dir, bundle.ManifestName)
+func readManifest(file string, known []*ibc.Params) (*bundle.Manifest, error) {
 	data, err := keyfile.Read(file, bundle.MaxManifestSize)
 	if err != nil {
 		return nil, err
@@ -131,6 +131,9 @@ func (m *medium) path(file string) string { return filepath.Join(m.dir, filepath
 // prepare makes the folders of the jobs and removes what interrupted writes
 // left in them.
 func (m *medium) prepare(jobs []job) error {
+	if err := m.complete(); err != nil {
+		return err
+	}
 	folders := map[string]bool{".": true}
 	for _, j := range jobs {
 		folders[path.Dir(j.file)] = true
@@ -190,6 +193,20 @@ func (m *medium) list(j job, ledgerIndex uint64, sealed Hash, signed bool) bundl
 	return row
 }
 
+// strangers returns the first bundle on the medium that its manifest does not
+// list, "" if it lists all of them: an earlier manifest was lost.
+func (m *medium) strangers() (string, error) {
+	latest := map[bundle.Subject]ibc.Identity{}
+	for _, r := range m.manifest.Rows {
+		latest[r.Subject()] = r.Identity()
+	}
+	err := verifyNoOthers(m.dir, latest)
+	if errors.Is(err, ErrMedium) {
+		return err.Error(), nil
+	}
+	return "", err
+}
+
 // finish signs and writes the manifest, and the hashes of all bundles before it.
 func (m *medium) finish(head bundle.LedgerHead, signer bundle.Signer) error {
 	m.manifest.Ledger = head
@@ -202,7 +219,7 @@ func (m *medium) finish(head bundle.LedgerHead, signer bundle.Signer) error {
 		data []byte
 	}{{bundle.SumsName, m.sums.Marshal()}, {bundle.ManifestName, data}} {
 		file := m.path(f.name)
-		if err := m.files.WriteDurable(file, f.data, keyfile.PublicPerm); err != nil {
+		if err := m.files.ReplaceDurable(file, f.data, keyfile.PublicPerm); err != nil {
 			return err
 		}
 		if err := m.files.ReadBack(file, f.data); err != nil {

@@ -64,7 +64,7 @@ func VerifyMedium(dir string, params *ibc.Params, ledger *Ledger) (*bundle.Manif
 	if ledger != nil && ledger.has(params) {
 		known = ledger.Epochs()
 	}
-	m, err := readManifest(dir, known)
+	m, err := readManifest(filepath.Join(dir, bundle.ManifestName), known)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func VerifyMedium(dir string, params *ibc.Params, ledger *Ledger) (*bundle.Manif
 			return nil, err
 		}
 	}
-	sums, err := readSums(dir)
+	sums, err := readSums(filepath.Join(dir, bundle.SumsName))
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,9 @@ type FATOptions struct {
 	// NoDirSync: fsync of a directory does nothing, so that its entries are lost
 	// with the power.
 	NoDirSync bool
+	// RemovesFirst: a rename removes what it replaces in a step of its own, as
+	// exfat-fuse does; the power may fail in between.
+	RemovesFirst bool
 	// Capacity is how many bytes fit, in clusters of 4 KiB; 0: any number. What
 	// was on the stick before counts.
 	Capacity int64
@@ -222,6 +225,11 @@ func (l *FAT) Rename(from, to string, replace bool) error {
 	if on && !replace {
 		// renameat2 says EINVAL.
 		return keyfile.LookAndRename(l.inner, from, to)
+	}
+	if _, err := os.Lstat(to); on && l.o.RemovesFirst && err == nil {
+		if err := l.inner.Remove(to); err != nil {
+			return err
+		}
 	}
 	return l.inner.Rename(from, to, replace)
 }
