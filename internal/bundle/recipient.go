@@ -18,6 +18,9 @@ type Recipient struct {
 	hash       [sha256.Size]byte
 }
 
+// hybridPrefix is what the text of a post-quantum recipient begins with.
+const hybridPrefix = "age1pq1"
+
 // maxRecipientLen bounds the text of a recipient; a hybrid one has 1,959
 // characters.
 const maxRecipientLen = 4096
@@ -37,7 +40,7 @@ func parseRecipient(s string) (age.Recipient, string, error) {
 	if len(s) > maxRecipientLen {
 		return nil, "", fmt.Errorf("%w: an age recipient of %d characters", ErrFormat, len(s))
 	}
-	if strings.HasPrefix(s, "age1pq1") {
+	if strings.HasPrefix(s, hybridPrefix) {
 		r, err := age.ParseHybridRecipient(s)
 		if err != nil {
 			return nil, "", fmt.Errorf("%w: not a post-quantum age recipient (age1pq1…)", ErrFormat)
@@ -107,6 +110,12 @@ func (r Recipient) Hash() [32]byte { return r.hash }
 
 // Text returns the recipient's text; a passphrase has none.
 func (r Recipient) Text() (string, bool) { return r.text, r.text != "" }
+
+// PostQuantum reports whether a quantum attacker who has recorded what is
+// sealed cannot open it: it is sealed to a hybrid key or to a passphrase.
+func (r Recipient) PostQuantum() bool {
+	return r.passphrase != nil || strings.HasPrefix(r.text, hybridPrefix)
+}
 
 // String returns the recipient's text; "passphrase" if it is one.
 func (r Recipient) String() string {

@@ -201,8 +201,11 @@ func (m *medium) strangers() (string, error) {
 		latest[r.Subject()] = r.Identity()
 	}
 	err := verifyNoOthers(m.dir, latest)
-	if errors.Is(err, ErrMedium) {
+	switch {
+	case errors.Is(err, ErrMedium):
 		return err.Error(), nil
+	case errors.Is(err, fs.ErrNotExist): // nothing is written in this run
+		return "", nil
 	}
 	return "", err
 }

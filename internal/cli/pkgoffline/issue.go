@@ -123,6 +123,7 @@ func (a *app) runIssue(cmd *cobra.Command, o issueOptions, names []string) error
 	if err != nil {
 		return err
 	}
+	a.warnOfClassical(requests)
 	ctx := cmd.Context()
 	options := pkgen.IssueOptions{
 		Medium: o.out, CLMs: o.clms, Anchors: anchors, PINs: o.sheet.path != "", Lab: connected, Progress: a.progress(),
@@ -155,6 +156,22 @@ func (a *app) runIssue(cmd *cobra.Command, o issueOptions, names []string) error
 		err = errors.Join(a.renderIssued(o, public.Params, issued), err)
 	}
 	return explainRequest(err)
+}
+
+// warnOfClassical says which bundles a quantum attacker could open one day.
+func (a *app) warnOfClassical(requests []pkgen.Request) {
+	n, first := 0, ""
+	for _, r := range requests {
+		if r.Recipient == nil || r.Recipient.PostQuantum() {
+			continue
+		}
+		if n++; n == 1 {
+			first = r.Name
+		}
+	}
+	if n > 0 {
+		a.warn(fmt.Sprintf("not post-quantum: %d of %d bundles (first: %s) are sealed to plain X25519 recipients; who records the medium may open them one day (devagent recipient and clmctl recipient make hybrid ones)", n, len(requests), first))
+	}
 }
 
 // progress shows how far a long run is, on a terminal.
