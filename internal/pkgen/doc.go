@@ -8,6 +8,7 @@
 //	shares.json    what is public of its shares (custody), which are elsewhere
 //	params.json    the public parameters of the present epoch
 //	params/        those of earlier epochs, and the statements that lead on
+//	recipients.txt whom bundles were sealed to: age recipients, one a line
 //	ledger.jsonl   every issue, hash-chained with signed heads (hashlog)
 //	recovery.age   the private recovery key, sealed too; to be kept elsewhere
 //	recovery.json  the public recovery key
