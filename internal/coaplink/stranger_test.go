@@ -155,6 +155,12 @@ func TestAttackOldSessionOutlivesLifeboat(t *testing.T) {
 	if _, err := old.dialer(t, "clm-1", 9).Dial(ctx, deviceAt(before, addr)); !errors.Is(err, enrol.ErrIdentity) {
 		t.Errorf("a CLM of the old root: %v", err)
 	}
+	knows := old.dialer(t, "clm-1", 9) // and knows the new root
+	knows.Params = []*ibc.Params{next.Params()}
+	var refused *refusedCredential
+	if _, err := knows.Dial(ctx, deviceAt(after, addr)); !errors.As(err, &refused) {
+		t.Errorf("a CLM of the old root that knows the new one: %v", err)
+	}
 	if link := dial(t, next.dialer(t, "clm-1", 1), deviceAt(after, addr)); link.Identity() != after.Identity() {
 		t.Error(link.Identity())
 	}

@@ -17,6 +17,7 @@ type Courier struct {
 	Queue     DeliveryStore
 	Sightings SightingStore // told of the trust anchors that were handed over; nil: nobody is
 	Dialer    Dialer
+	Boats     Boatman                              // nil: there are no lifeboats
 	Params    func(epoch uint32) (Verifier, error) // that verify devices
 	Now       func() time.Time
 	Log       *slog.Logger
@@ -85,6 +86,9 @@ func (c *Courier) visit(ctx context.Context, device string, idle bool, do func(h
 	h := &handover{c: c, d: d}
 	defer h.hangUp()
 	if h.dev, err = c.Dialer.Dial(ctx, d); err != nil {
+		err = h.rescue(ctx, waiting, err)
+	}
+	if err != nil {
 		return failed(fmt.Errorf("connect to %s: %w", device, err))
 	}
 	if err := do(h, waiting); err != nil {
@@ -146,6 +150,8 @@ func (h *handover) one(ctx context.Context, delivery Delivery) error {
 		err = h.anchors(ctx, AnchorChange{CrossSigned: delivery.Payload})
 	case DeliverBundle:
 		return h.bundle(ctx, delivery)
+	case DeliverLifeboat:
+		return nil // by proving itself the device has shown that it has it
 	default:
 		return fmt.Errorf("%w: of the unknown kind %q", ErrDelivery, delivery.Kind)
 	}
@@ -242,6 +248,33 @@ func (h *handover) record(ctx context.Context, delivery Delivery, err error) err
 	return nil
 }
 
+// rescue brings a device its lifeboat, if one waits for it, after it could not be
+// reached as one of our root of trust. It has it when it proves itself under that
+// root, in a handshake of its own. The error of the first try is the answer if
+// there is nothing to bring.
+func (h *handover) rescue(ctx context.Context, waiting []Delivery, unreached error) error {
+	if h.c.Boats == nil || len(waiting) == 0 || waiting[0].Kind != DeliverLifeboat || !errors.Is(unreached, ErrIdentity) {
+		return unreached
+	}
+	boat := waiting[0]
+	h.c.Log.Warn("bringing a lifeboat", "device", h.d.Name, "what", boat.String())
+	err := h.c.Boats.DeliverLifeboat(ctx, h.d, boat.Payload)
+	var refusal *DeviceError
+	if !errors.As(err, &refusal) {
+		// It may have taken the lifeboat though no answer came.
+		dev, dialErr := h.c.Dialer.Dial(ctx, h.d)
+		if dialErr == nil {
+			h.dev = dev
+			return nil
+		}
+		err = errors.Join(err, fmt.Errorf("connect again, for the proof of %s: %w", h.d.Identity, dialErr))
+	}
+	if recordErr := h.record(ctx, boat, err); recordErr != nil {
+		return recordErr
+	}
+	return err
+}
+
 func (h *handover) hangUp() {
 	if h.dev == nil {
 		return
@@ -250,6 +283,27 @@ func (h *handover) hangUp() {
 		h.c.Log.Debug("close channel", "device", h.d.Name, "error", err)
 	}
 	h.dev = nil
+}
+
+func (s *session) courier() *Courier {
+	return &Courier{
+		Store: s.r.Store, Queue: s.r.Deliveries, Sightings: s.r.Sightings, Dialer: s.r.Dialer, Boats: s.r.Boats,
+		Params: s.r.Params, Now: s.r.Now, Log: s.r.Log,
+	}
+}
+
+// rescue is handover.rescue, once in a run.
+func (s *session) rescue(ctx context.Context, unreached error) (Device, error) {
+	if s.r.Deliveries == nil || s.delivered || !errors.Is(unreached, ErrIdentity) {
+		return nil, unreached
+	}
+	waiting, err := s.r.Deliveries.OutstandingDeliveries(ctx, s.d.Name)
+	if err != nil {
+		return nil, fmt.Errorf("load the deliveries of %s: %w", s.d.Name, err)
+	}
+	h := &handover{c: s.courier(), d: s.d}
+	err = h.rescue(ctx, waiting, unreached)
+	return h.dev, err
 }
 
 // deliver hands over what waits for the device, once in a run and on the
@@ -268,8 +322,7 @@ func (s *session) deliver(ctx context.Context) error {
 		return nil
 	}
 	h := &handover{
-		c: &Courier{Store: s.r.Store, Queue: s.r.Deliveries, Sightings: s.r.Sightings, Dialer: s.r.Dialer, Params: s.r.Params, Now: s.r.Now, Log: s.r.Log},
-		d: s.d, dev: s.dev,
+		c: s.courier(), d: s.d, dev: s.dev,
 	}
 	err = h.run(ctx, waiting)
 	s.dev, s.d.Identity = h.dev, h.d.Identity

@@ -16,9 +16,11 @@ import (
 // DeliveryKind says what is handed over to a device.
 type DeliveryKind string
 
-// The kinds of delivery, in the order in which a device gets them. A bundle is
-// the last, since the device has another identity afterwards.
+// The kinds of delivery, in the order in which a device gets them. Before a
+// lifeboat there is no device to give the others to; a bundle is the last, since
+// the device has another identity afterwards.
 const (
+	DeliverLifeboat    DeliveryKind = "lifeboat"          // another root of trust: statement and sealed bundle
 	DeliverAnchors     DeliveryKind = "anchors"           // the PKG's statement of the whole set of trust anchors
 	DeliverCrossSigned DeliveryKind = "cross-signed-root" // one more trust anchor, DER
 	DeliverBundle      DeliveryKind = "bundle"            // a later identity, sealed to the device
@@ -26,7 +28,7 @@ const (
 
 // deliveryOrder is that order.
 func deliveryOrder() []DeliveryKind {
-	return []DeliveryKind{DeliverAnchors, DeliverCrossSigned, DeliverBundle}
+	return []DeliveryKind{DeliverLifeboat, DeliverAnchors, DeliverCrossSigned, DeliverBundle}
 }
 
 // MaxDelivery bounds what is handed over in one piece, in bytes: a bundle with
@@ -42,7 +44,7 @@ type Delivery struct {
 	Kind   DeliveryKind
 	// Version orders the deliveries of one kind to one device: a later one
 	// supersedes those before. Of a bundle it is BundleVersion, of anchors the
-	// statement's serial number, of a cross-signed root what who queues it
+	// statement's serial number, as of a lifeboat, of a cross-signed root what who queues it
 	// counts.
 	Version     uint64
 	Payload     []byte   // no secret without the recipient's key; nil once delivered
@@ -82,6 +84,8 @@ func (d Delivery) String() string {
 	switch d.Kind {
 	case DeliverBundle:
 		return fmt.Sprintf("the bundle of %s", d.Identity())
+	case DeliverLifeboat:
+		return fmt.Sprintf("lifeboat %d", d.Version)
 	case DeliverAnchors:
 		return fmt.Sprintf("trust anchors, serial %d", d.Version)
 	case DeliverCrossSigned:

@@ -18,6 +18,7 @@ import (
 // use on different devices, and Store.Lease keeps others off the same one.
 type Runner struct {
 	Store      Store
+	Boats      Boatman       // brings lifeboats that wait to devices that are of another root; nil: nobody does
 	Deliveries DeliveryStore // handed over before a device is worked on; nil: there are none
 	Sightings  SightingStore // told of the devices' trust anchors; nil: nobody is
 	Dialer     Dialer

@@ -67,6 +67,9 @@ func (s *session) dial(ctx context.Context) error {
 	for s.dev == nil { // a delivery may have broken the channel, once
 		dev, err := s.r.Dialer.Dial(ctx, s.d)
 		if err != nil {
+			dev, err = s.rescue(ctx, err)
+		}
+		if err != nil {
 			return fmt.Errorf("connect to %s: %w", s.d.Name, err)
 		}
 		s.dev = dev

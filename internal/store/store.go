@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/edgeclm/edgeclm/internal/enrol"
@@ -80,6 +81,39 @@ type Delivery struct {
 	// which the bundle of a later one is at hand: an inventory was lost while
 	// bundles were being handed over.
 	Earliest ibc.Identity
+	// Lifeboat is the one by which this CLM has come to the PKG of the rows, the
+	// zero Lifeboat if there is none.
+	Lifeboat Lifeboat
+}
+
+// Lifeboat is a lifeboat statement, by its serial number. A device that has none
+// of this number, waiting or delivered, is as much as unknown under the root of
+// trust that it leads to: whatever identity it had, later ones included, is void,
+// and the row's lifeboat is queued for it, which is the statement with the row's
+// sealed bundle behind it.
+type Lifeboat struct {
+	Serial    uint64 // 0: there is none
+	Statement []byte
+}
+
+// Board returns what is known about a device under the root of a lifeboat, after
+// a row of its manifest; what the row leaves open stays as it was. queue says
+// that the row's bundle is at hand.
+func (l Lifeboat) Board(known, row Row) (next Row, queue bool) {
+	next = row
+	if next.Address == "" {
+		next.Address = known.Address
+	}
+	if len(next.Labels) == 0 {
+		next.Labels = known.Labels
+	}
+	next.Sealed, next.PublicKey = nil, nil
+	return next, len(row.Sealed) > 0
+}
+
+// Delivery is what is queued for the device of a row whose bundle is at hand.
+func (l Lifeboat) Delivery(row Row, at time.Time) enrol.Delivery {
+	return enrol.NewDelivery(row.Identity.Name, enrol.DeliverLifeboat, l.Serial, slices.Concat(l.Statement, row.Sealed), at)
 }
 
 // Begin returns what is known about a device that is new here; queue says that

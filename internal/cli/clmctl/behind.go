@@ -1,6 +1,7 @@
 package clmctl
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -111,15 +112,20 @@ func readBundle(path string, sum bundle.Hash) ([]byte, error) {
 	return sealed, err
 }
 
-// waitingBundles returns what is queued, by the device's name.
+// waitingBundles returns the bundles that are queued, by the device's name.
 func waitingBundles(ctx context.Context, devices inventory) (map[string]enrol.Delivery, error) {
+	return waitingOf(ctx, devices, enrol.DeliverBundle)
+}
+
+// waitingOf returns what is queued of one kind, by the device's name.
+func waitingOf(ctx context.Context, devices inventory, kind enrol.DeliveryKind) (map[string]enrol.Delivery, error) {
 	all, err := devices.Outstanding(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]enrol.Delivery{}
 	for _, d := range all {
-		if d.Kind == enrol.DeliverBundle {
+		if d.Kind == kind {
 			out[d.Device] = d
 		}
 	}
@@ -153,10 +159,13 @@ type commissionResult struct {
 	Probed []probeView `json:"probed,omitempty"`
 }
 
+// ofAnotherRoot stands for the identity of a device whose lifeboat waits.
+const ofAnotherRoot = "of the root that is left"
+
 // behindView is a device that has yet to get a bundle.
 type behindView struct {
 	Name         string  `json:"name"`
-	Identity     string  `json:"identity"`      // the one that it proved
+	Identity     string  `json:"identity"`      // the one that it proved, or ofAnotherRoot
 	NextIdentity string  `json:"next_identity"` // that of the bundle
 	Error        *string `json:"error"`         // why it has not got it, if it was tried
 }
@@ -167,10 +176,16 @@ func whoIsBehind(ctx context.Context, devices inventory, listed []string, told *
 	if err != nil {
 		return nil, err
 	}
+	boats, err := waitingOf(ctx, devices, enrol.DeliverLifeboat)
+	if err != nil {
+		return nil, err
+	}
 	why := map[string]*string{}
-	for name, d := range waiting {
-		if text := clikit.OneLine(d.LastError); text != "" {
-			why[name] = &text
+	for _, queued := range []map[string]enrol.Delivery{waiting, boats} {
+		for name, d := range queued {
+			if text := clikit.OneLine(d.LastError); text != "" {
+				why[name] = &text
+			}
 		}
 	}
 	if told != nil {
@@ -189,7 +204,9 @@ func whoIsBehind(ctx context.Context, devices inventory, listed []string, told *
 		if err != nil {
 			return nil, err
 		}
-		if wanted[d.Name] && d.Next != (ibc.Identity{}) {
+		if _, waits := boats[d.Name]; waits && wanted[d.Name] {
+			out = append(out, behindView{d.Name, ofAnotherRoot, cmp.Or(d.Next, d.Identity).String(), why[d.Name]})
+		} else if wanted[d.Name] && d.Next != (ibc.Identity{}) {
 			out = append(out, behindView{d.Name, d.Identity.String(), d.Next.String(), why[d.Name]})
 		}
 	}
@@ -272,7 +289,7 @@ func (a *app) deliverTo(ctx context.Context, s *site, identity *provision.Endpoi
 	}
 	watch, log := a.progress()
 	courier := &enrol.Courier{
-		Store: devices, Queue: devices, Sightings: devices, Dialer: dialer, Params: findParams(dialer.Params), Now: a.Now, Log: log, Visit: visit,
+		Store: devices, Queue: devices, Sightings: devices, Dialer: dialer, Boats: dialer, Params: findParams(dialer.Params), Now: a.Now, Log: log, Visit: visit,
 	}
 	b := a.batch(s, courier, renewal.Bounds{Devices: s.Concurrency}, watch)
 	r := b.run(ctx, &plan{due: jobs(names...)})

@@ -123,6 +123,12 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 		return err
 	}
 	defer func() { err = errors.Join(err, devices.Close()) }()
+	if delivery.Lifeboat, err = s.dir.lifeboat(identity); err != nil {
+		return err
+	}
+	if err := attachLifeboats(ctx, devices, filepath.Dir(o.manifest), m, delivery); err != nil {
+		return err
+	}
 	if !delivery.Refuse {
 		if err := attachBundles(ctx, devices, filepath.Dir(o.manifest), m, delivery); err != nil {
 			return err

@@ -64,12 +64,14 @@ func (d dataDir) identity() (*provision.Endpoint, error) {
 }
 
 // writeParams writes params.json, the one public file.
-func (d dataDir) writeParams(p *ibc.Params) error {
+func (d dataDir) writeParams(p *ibc.Params) error { return d.writeParamsTo(paramsFile, p) }
+
+func (d dataDir) writeParamsTo(name string, p *ibc.Params) error {
 	data, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode parameters: %w", err)
 	}
-	return keyfile.WriteDurable(d.path(paramsFile), append(data, '\n'), keyfile.PublicPerm)
+	return keyfile.WriteDurable(d.path(name), append(data, '\n'), keyfile.PublicPerm)
 }
 
 // ra returns the key that signs SCEP requests, and makes one if there is none.

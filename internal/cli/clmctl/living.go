@@ -34,7 +34,19 @@ func (a *app) livingDialer(s *site, own *provision.Endpoint) (*livingDialer, err
 	return &livingDialer{app: a, site: s, now: dialer}, nil
 }
 
-var _ enrol.Dialer = (*livingDialer)(nil)
+var (
+	_ enrol.Dialer  = (*livingDialer)(nil)
+	_ enrol.Boatman = (*livingDialer)(nil)
+)
+
+// DeliverLifeboat implements enrol.Boatman.
+func (l *livingDialer) DeliverLifeboat(ctx context.Context, d fleet.Device, payload []byte) error {
+	dialer, err := l.present()
+	if err != nil {
+		return err
+	}
+	return dialer.DeliverLifeboat(ctx, d, payload)
+}
 
 // Dial implements enrol.Dialer.
 func (l *livingDialer) Dial(ctx context.Context, d fleet.Device) (enrol.Device, error) {

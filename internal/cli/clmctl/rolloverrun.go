@@ -261,7 +261,7 @@ func (a *app) bring(ctx context.Context, w *rollingSite, t *turnover, fits func(
 	}
 	watch, log := a.progress()
 	visitor := &enrol.Visitor{
-		Courier: enrol.Courier{Store: w.devices, Queue: w.devices, Sightings: w.devices, Dialer: dialer, Params: findParams(dialer.Params), Now: a.Now, Log: log},
+		Courier: enrol.Courier{Store: w.devices, Queue: w.devices, Sightings: w.devices, Dialer: dialer, Boats: dialer, Params: findParams(dialer.Params), Now: a.Now, Log: log},
 		Change:  t.change, Fits: fits,
 	}
 	b := a.batch(w.site, visitor, renewal.Bounds{Devices: w.Concurrency}, watch)

@@ -52,6 +52,7 @@ type inventory interface {
 	Release(ctx context.Context, a store.Action) error
 	Decommission(ctx context.Context, a store.Action) error
 	Outstanding(ctx context.Context) ([]enrol.Delivery, error)
+	Aboard(ctx context.Context, serial uint64) (map[string]bool, error)
 	CertificateByHash(ctx context.Context, sha256 [32]byte) (store.Certificate, error)
 	Close() error
 }
@@ -162,7 +163,7 @@ func (f authorityJSON) worker(runners []*enrol.Runner, params []*ibc.Params, sig
 // newRunner returns a runner without a CA, which is enough to speak to devices.
 func (a *app) newRunner(s *site, dialer *livingDialer, devices inventory, log *slog.Logger) *enrol.Runner {
 	r := &enrol.Runner{
-		Store: devices, Deliveries: devices, Sightings: devices,
+		Store: devices, Deliveries: devices, Sightings: devices, Boats: dialer,
 		Dialer: dialer, Profiles: s.Profiles, Policy: s.Policy,
 		Params: dialer.params, Now: a.Now, Random: a.Random, Log: log,
 	}

@@ -40,7 +40,7 @@ func TestWorks(t *testing.T) {
 		Device:    coaplink.Timeouts{Handshake: time.Second, Exchange: 2 * time.Second},
 		CATimeout: 3 * time.Second, Profiles: []fleet.Profile{{Name: "press"}},
 	}}
-	if _, err := a.install(s.dir, &bundle.Bundle{Identity: id, Params: master.Params(), Key: key}); err != nil {
+	if _, err := a.install(s.dir, &bundle.Bundle{Identity: id, Params: master.Params(), Key: key}, nil); err != nil {
 		t.Fatal(err)
 	}
 	ca, err := labca.Open(filepath.Join(t.TempDir(), "ca"), labca.Options{})

@@ -98,11 +98,27 @@ func (d *Disk) putRow(delivery store.Delivery, row store.Row, tally *store.Tally
 		d.devices[name] = (&device{row: first}).refresh()
 		tally.Note(name, store.Added)
 		if queue {
-			return d.queueRow(delivery, row, tally)
+			if err := d.queueRow(delivery, row, tally); err != nil {
+				return err
+			}
+		}
+		if delivery.Lifeboat.Serial > 0 && len(row.Sealed) > 0 {
+			return d.queueOne(delivery.Lifeboat.Delivery(row, delivery.At), tally)
 		}
 		return nil
 	}
 	next := *known
+	if delivery.Lifeboat.Serial > 0 && !d.aboard(name, delivery.Lifeboat.Serial) {
+		d.deliveries = slices.DeleteFunc(slices.Clone(d.deliveries), func(k enrol.Delivery) bool { return k.Device == name })
+		merged, queue := delivery.Lifeboat.Board(known.row, row)
+		next.row = merged
+		d.devices[name] = next.refresh()
+		tally.Note(name, store.Updated)
+		if queue {
+			return d.queueOne(delivery.Lifeboat.Delivery(row, delivery.At), tally)
+		}
+		return nil
+	}
 	merged, queue, outcome := delivery.Receive(known.row, d.next(known), row)
 	if queue {
 		if err := d.queueRow(delivery, row, tally); err != nil {
@@ -118,15 +134,39 @@ func (d *Disk) putRow(delivery store.Delivery, row store.Row, tally *store.Tally
 // queueRow queues a row's bundle.
 func (d *Disk) queueRow(delivery store.Delivery, row store.Row, tally *store.Tally) error {
 	name := row.Identity.Name
-	bundle := enrol.NewDelivery(name, enrol.DeliverBundle, enrol.BundleVersion(row.Identity), row.Sealed, delivery.At)
-	queued, err := d.queue([]enrol.Delivery{bundle})
+	return d.queueOne(enrol.NewDelivery(name, enrol.DeliverBundle, enrol.BundleVersion(row.Identity), row.Sealed, delivery.At), tally)
+}
+
+func (d *Disk) queueOne(delivery enrol.Delivery, tally *store.Tally) error {
+	queued, err := d.queue([]enrol.Delivery{delivery})
 	if err != nil {
 		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
 	}
 	if queued > 0 {
-		tally.NoteQueued(name)
+		tally.NoteQueued(delivery.Device)
 	}
 	return nil
+}
+
+// aboard reports whether a lifeboat waits for a device, or was delivered.
+func (d *Disk) aboard(name string, serial uint64) bool {
+	return slices.ContainsFunc(d.deliveries, func(k enrol.Delivery) bool {
+		return k.Device == name && k.Kind == enrol.DeliverLifeboat && k.Version >= serial
+	})
+}
+
+// Aboard returns the devices for which a lifeboat of at least this serial number
+// waits, or was delivered.
+func (s *Store) Aboard(_ context.Context, serial uint64) (map[string]bool, error) {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	out := map[string]bool{}
+	for name := range s.disk.devices {
+		if s.disk.aboard(name, serial) {
+			out[name] = true
+		}
+	}
+	return out, nil
 }
 
 // refresh makes the device's row say what was said about it.

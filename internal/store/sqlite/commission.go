@@ -116,6 +116,11 @@ func (c *commissioning) putRow(ctx context.Context, t *tx, row store.Row) error 
 	if !known.out.IsZero() {
 		return c.returnRow(ctx, t, known, row)
 	}
+	if leaves, err := c.leaves(ctx, t, known.id); err != nil {
+		return err
+	} else if leaves {
+		return c.board(ctx, t, known, row)
+	}
 	merged, queue, outcome := c.Receive(known.Row, known.nextIdentity(), row)
 	c.tally.Note(row.Identity.Name, outcome)
 	if queue {
@@ -179,13 +184,16 @@ func (c *commissioning) putPublicKey(ctx context.Context, t *tx, known *claim, r
 
 // queue queues a row's bundle.
 func (c *commissioning) queue(ctx context.Context, t *tx, row store.Row) error {
-	d := enrol.NewDelivery(row.Identity.Name, enrol.DeliverBundle, enrol.BundleVersion(row.Identity), row.Sealed, c.At)
+	return c.queueDelivery(ctx, t, enrol.NewDelivery(row.Identity.Name, enrol.DeliverBundle, enrol.BundleVersion(row.Identity), row.Sealed, c.At))
+}
+
+func (c *commissioning) queueDelivery(ctx context.Context, t *tx, d enrol.Delivery) error {
 	isNew, err := t.queue(ctx, &d)
 	if err != nil {
 		return fmt.Errorf("%w: %w", store.ErrInvalid, err)
 	}
 	if isNew {
-		c.tally.NoteQueued(row.Identity.Name)
+		c.tally.NoteQueued(d.Device)
 	}
 	return nil
 }
@@ -207,6 +215,12 @@ func (c *commissioning) add(ctx context.Context, t *tx, row store.Row) error {
 	}
 	if queue {
 		if err := c.queue(ctx, t, row); err != nil {
+			return err
+		}
+	}
+	if c.Lifeboat.Serial > 0 && len(row.Sealed) > 0 {
+		// It may be known to an inventory that is lost.
+		if err := c.queueDelivery(ctx, t, c.Lifeboat.Delivery(row, c.At)); err != nil {
 			return err
 		}
 	}

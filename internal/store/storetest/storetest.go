@@ -29,7 +29,13 @@ type Store interface {
 	// what manifests say until it is taken back. An address or asset for a
 	// device that is not known wraps enrol.ErrNotFound; a row that is no
 	// device's, and an asset that is taken, store.ErrInvalid.
+	//
+	// Under store.Delivery.Lifeboat a device that has none of that number gets the
+	// row's identity, whatever it had, and loses what was queued or delivered.
 	PutDevices(ctx context.Context, d store.Delivery) (store.Counts, error)
+	// Aboard returns the devices for which a lifeboat of at least this serial
+	// number waits, or was delivered.
+	Aboard(ctx context.Context, serial uint64) (map[string]bool, error)
 	Close() error
 }
 
@@ -115,6 +121,7 @@ func Run(t *testing.T, place func(t testing.TB) Place[Store]) {
 		"CommissionBundle":  testCommissionBundle,
 		"Assets":            testAssets,
 		"Deliveries":        testDeliveries,
+		"Lifeboat":          testLifeboat,
 		"DeliverySupersede": testDeliverySupersede,
 		"DeliveryAtomic":    testDeliveryAtomic,
 		"DeliveryBundle":    testDeliveryBundle,
