@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/edgeclm/edgeclm/internal/bundle"
@@ -53,13 +54,26 @@ func (e *Endpoint) Reroot(statement lifeboat.Statement, b *bundle.Bundle) (*Endp
 // and Reroot say; one that was taken already, as Install does. The caller keeps
 // other processes off the directory.
 //
-// Errors are theirs, or wrap ErrNone.
+// An endpoint without identity takes the bundle as its first one, which the caller
+// trusts, and remembers the lifeboat for those to whom it brings it.
+//
+// Errors are theirs.
 func (s Store) InstallLifeboat(signed *lifeboat.Signed, b *bundle.Bundle) (changed bool, err error) {
-	present, err := s.Load()
-	if err != nil {
-		return false, err
+	if b.Identity.Role != s.Role {
+		return false, fmt.Errorf("the bundle is %w: %s", ErrOther, b.Identity)
 	}
-	defer present.Key.Destroy()
+	present, err := s.Load()
+	if errors.Is(err, ErrNone) {
+		claimed, err := signed.KeyHash()
+		if err != nil {
+			return false, err
+		}
+		present = &Endpoint{Bundle: &bundle.Bundle{Identity: b.Identity, RecoveryHash: claimed}}
+	} else if err != nil {
+		return false, err
+	} else {
+		defer present.Key.Destroy()
+	}
 	statement, again, err := present.Heed(signed)
 	if err != nil {
 		return false, err

@@ -226,6 +226,7 @@ func TestExamplesRun(t *testing.T) {
 	b.ca[0] = b.serve(`(?m)^(http://\S+)$`, "clmctl", "lab-ca", "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--challenge-file", "challenge", "--lifetime", "1h")
 	b.ca[1] = b.serve(`(?m)^(http://\S+)$`, "clmctl", "lab-ca", "serve", "--dir", "ca2", "--listen", "127.0.0.1:0", "--lifetime", "1h")
 	b.must("cp ca/root.pem old.pem && cp ca2/root.pem new.pem")
+	b.must("pkg-offline init --dir newpkg --passphrase-file pass --lab && pkg-offline init --dir oldpkg --passphrase-file pass --lab --recovery-file recovery.age")
 	all := examples()
 	done := map[string]bool{}
 	try := func(x example) {
@@ -282,13 +283,14 @@ func TestExamplesRun(t *testing.T) {
 // that a device is not there is no fault of an example.
 func expected() map[string]int {
 	return map[string]int{
-		"clmctl device rollback plc-0001.bilbao":                      2, // nobody is there to confirm it
-		"devagent rollback":                                           1, // nothing was activated yet
-		"clmctl doctor --device bench-1 --conformance --slot -o json": 1, // an enrolment waits for it
-		"clmctl epoch close 1 --abandon plc-0003 --reason 'scrapped'": 2, // there is one epoch only
-		"clmctl notify retry msg_5f0c1d8e2a7b4c6d9e3f0a1b2c3d4e5f":    2, // nobody is configured
-		"clmctl notify test":                                          2, // nobody is configured
-		"clmctl notify test webhook":                                  2,
+		"clmctl device rollback plc-0001.bilbao":                                                  2, // nobody is there to confirm it
+		"devagent rollback":                                                                       1, // nothing was activated yet
+		"clmctl doctor --device bench-1 --conformance --slot -o json":                             1, // an enrolment waits for it
+		"clmctl init --bundle usb/clm-clm-1.e1.g1.bundle.age --lifeboat usb/lifeboat-1.statement": 2, // the PKG was not reached by one
+		"clmctl epoch close 1 --abandon plc-0003 --reason 'scrapped'":                             2, // there is one epoch only
+		"clmctl notify retry msg_5f0c1d8e2a7b4c6d9e3f0a1b2c3d4e5f":                                2, // nobody is configured
+		"clmctl notify test":                                                                      2, // nobody is configured
+		"clmctl notify test webhook":                                                              2,
 	}
 }
 

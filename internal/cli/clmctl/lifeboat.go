@@ -53,19 +53,19 @@ func readLifeboat(path string) (*boatFile, error) {
 // board makes this CLM one of the PKG that a lifeboat leads to. The statement is
 // there before the identity that needs it; the keys of the old root are gone.
 func (d dataDir) board(b *bundle.Bundle, boat *boatFile) (changed bool, err error) {
-	own, err := d.identity()
-	if err != nil {
-		return false, err
-	}
-	defer own.Destroy()
-	if _, _, err := own.Heed(boat.signed); err != nil {
-		return false, err
-	}
-	if !own.Params.Equal(b.Params) {
-		id := own.Params.ID()
-		if err := d.writeParamsTo(fmt.Sprintf(leftParams, id[:8]), own.Params); err != nil {
+	own, err := d.provision().Load()
+	if err == nil {
+		defer own.Destroy()
+		if _, _, err := own.Heed(boat.signed); err != nil {
 			return false, err
 		}
+		if !own.Params.Equal(b.Params) {
+			id := own.Params.ID()
+			err = d.writeParamsTo(fmt.Sprintf(leftParams, id[:8]), own.Params)
+		}
+	}
+	if err != nil && !errors.Is(err, provision.ErrNone) {
+		return false, err
 	}
 	if err := keyfile.WriteDurable(d.path(lifeboatFile), boat.data, keyfile.SecretPerm); err != nil {
 		return false, err

@@ -46,7 +46,7 @@ the ledger of the PKG that is left too, if you have a copy: a PKG that was reach
 by a lifeboat knows its number, and the key is held to it.
 
 The same run again completes one that was interrupted.`,
-		Example: "  pkg-offline lifeboat --recovery-file recovery.age --dir newpkg --passphrase-file pass --old oldpkg --out usb",
+		Example: "  pkg-offline lifeboat --recovery-file recovery.age --recovery-passphrase-file pass --dir newpkg --passphrase-file pass --old oldpkg --out usb",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return explainRequest(a.runLifeboat(cmd, o)) },
 	}
