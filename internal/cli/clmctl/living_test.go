@@ -37,7 +37,7 @@ func TestLivingDialer(t *testing.T) {
 			b.Epochs = []ibc.Succession{step}
 		}
 		secrets = append(secrets, master)
-		if _, err := a.install(s.dir, b); err != nil {
+		if _, err := a.install(s.dir, b, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
