@@ -21,7 +21,7 @@ const ManifestName = "manifest.json"
 // Bounds of a manifest.
 const (
 	MaxManifestSize = 256 << 20
-	MaxRows         = 100_000
+	MaxRows         = 200_000
 )
 
 // Row is one identity of a manifest: its latest bundle on the medium.

@@ -29,7 +29,8 @@ type Issued struct {
 //
 // Issuing again what the ledger holds already, to the same recipient and with
 // the same content, adds nothing to it: that is how an interrupted run is
-// completed.
+// completed. A run of more than a chunk notes on the medium what is durable
+// there, and no key is extracted again for that.
 func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*Issued, error) {
 	m, err := openMedium(o.Medium, p.Files, p.Ledger)
 	if err != nil {
@@ -45,7 +46,12 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	if err := p.keepRecipients(jobs); err != nil {
 		return nil, err
 	}
-	var rows []bundle.Row
+	if len(jobs) > chunk && p.foreseen == nil {
+		if m.progress, err = p.openProgress(m); err != nil {
+			return nil, err
+		}
+	}
+	rows := make([]bundle.Row, 0, len(jobs))
 	for len(rows) < len(jobs) && ctx.Err() == nil {
 		next := jobs[len(rows):min(len(rows)+p.group(len(jobs)), len(jobs))]
 		done, err := p.issueGroup(ctx, m, next, o, func(row bundle.Row) {
@@ -75,6 +81,11 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	} else if other != "" {
 		p.Warn(other + "; issue its name again")
 	}
+	if len(rows) == len(jobs) {
+		if err := m.progress.end(); err != nil {
+			return nil, err
+		}
+	}
 	issued := &Issued{Rows: rows, Ledger: p.Ledger.Head()}
 	for _, j := range jobs[:len(rows)] {
 		issued.PINs = append(issued.PINs, j.pin)
@@ -88,18 +99,17 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 // issueGroup issues what one head of the ledger records, and reports whether
 // all of it is on the medium. each is told of every row.
 func (p *PKG) issueGroup(ctx context.Context, m *medium, jobs []job, o IssueOptions, each func(bundle.Row)) (bool, error) {
-	signed, indexes, err := p.enter(jobs, o.Lab)
+	made, err := p.enter(m, jobs, o.Lab)
 	if err != nil {
 		return false, err
 	}
 	for from := 0; from < len(jobs); from += chunk {
 		to := min(from+chunk, len(jobs))
-		hashes, err := p.writeBundles(m, jobs[from:to], signed[from:to])
-		if err != nil {
+		if err := p.writeBundles(m, made[from:to]); err != nil {
 			return false, err
 		}
-		for i := from; i < to; i++ {
-			each(m.list(jobs[i], indexes[i], hashes[i-from], p.foreseen == nil))
+		for _, b := range made[from:to] {
+			each(m.list(b, p.foreseen == nil))
 		}
 		if to < len(jobs) && ctx.Err() != nil {
 			return false, nil
@@ -108,55 +118,75 @@ func (p *PKG) issueGroup(ctx context.Context, m *medium, jobs []job, o IssueOpti
 	return true, nil
 }
 
-// enter signs the bundles of jobs and records them in the ledger. It returns
-// them with the indexes of their entries.
-func (p *PKG) enter(jobs []job, lab bool) ([]*bundle.Signed, []uint64, error) {
-	signed := make([]*bundle.Signed, len(jobs))
-	indexes := make([]uint64, len(jobs))
-	var facts []Fact
-	for i := range jobs {
+// made is a bundle on its way to the medium.
+type made struct {
+	job       *job
+	publicKey string         // of its identity, in hex
+	signed    *bundle.Signed // nil: it is on the medium already
+	written   written
+}
+
+// enter signs the bundles of jobs and records them in the ledger. What a run
+// that was cut has brought to the medium is left as it is.
+func (p *PKG) enter(m *medium, jobs []job, lab bool) ([]made, error) {
+	out := make([]made, len(jobs))
+	err := p.onAllCores(len(jobs), func(i int) error {
 		j := &jobs[i]
-		var err error
-		if signed[i], err = bundle.Sign(&j.bundle, p.authority, j.recipient); err != nil {
-			return nil, nil, err
+		out[i] = made{job: j, publicKey: publicKey(j.bundle.Identity)}
+		w, done, err := p.onMedium(m, j)
+		if err == nil && !done {
+			w = written{File: j.file}
+			out[i].signed, err = bundle.Sign(&j.bundle, p.authority, j.recipient)
 		}
-		id, recipient := j.bundle.Identity, Hash(j.recipient.Hash())
-		fact := Fact{
-			Type: typeIssue, Identity: &id, Payload: &signed[i].Hash, Recipient: &recipient,
-			Address: j.bundle.Address, Labels: j.labels, Names: j.bundle.Names, CLMs: j.clms,
+		out[i].written = w
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var facts []Fact
+	for i := range out {
+		b := &out[i]
+		if b.signed == nil {
+			continue
 		}
-		if last, ok := p.Ledger.Latest(subject(id)); ok && last.same(fact) && p.counts(last) {
-			indexes[i] = last.Index
+		fact := factOf(b.job, &b.signed.Hash)
+		if last, ok := p.Ledger.Latest(subject(*fact.Identity)); ok && last.same(fact) && p.counts(last) {
+			b.written.Index = last.Index
 			continue
 		}
 		fact.Lab = lab
 		facts = append(facts, fact)
-		indexes[i] = uint64(len(p.Ledger.Entries) + len(facts))
+		b.written.Index = uint64(len(p.Ledger.Entries) + len(facts))
 	}
-	return signed, indexes, p.record(facts)
+	return out, p.record(facts)
 }
 
-// writeBundles extracts the keys of jobs, seals their bundles and writes them to
-// the medium. It returns the hashes of the files.
-func (p *PKG) writeBundles(m *medium, jobs []job, signed []*bundle.Signed) ([]Hash, error) {
-	hashes := make([]Hash, len(jobs))
+// writeBundles extracts the keys of bundles, seals them and writes them to the
+// medium. It fills in the hashes of the files.
+func (p *PKG) writeBundles(m *medium, bundles []made) error {
 	if p.proposing() {
-		return hashes, nil // there are no keys yet
+		return nil // there are no keys yet
 	}
-	sealed := make([][]byte, len(jobs))
-	for i, s := range signed {
-		key, err := p.authority.Extract(jobs[i].bundle.Identity)
-		if err != nil {
-			return nil, err
+	sealed := make([][]byte, len(bundles))
+	err := p.onAllCores(len(bundles), func(i int) error {
+		b := &bundles[i]
+		if b.signed == nil {
+			return nil
 		}
-		sealed[i], err = s.Seal(key)
+		key, err := p.authority.Extract(b.job.bundle.Identity)
+		if err != nil {
+			return err
+		}
+		sealed[i], err = b.signed.Seal(key)
 		key.Destroy()
-		if err != nil {
-			return nil, err
-		}
-		hashes[i] = sha256.Sum256(sealed[i])
+		b.written.SHA256 = sha256.Sum256(sealed[i])
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return hashes, m.write(jobs, sealed)
+	return m.write(bundles, sealed)
 }
 
 // same reports whether an entry records this fact already; whether it was done

@@ -1,7 +1,6 @@
 package pkgen
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,6 +29,7 @@ type medium struct {
 	index    map[bundle.Subject]int // of manifest.Rows
 	sums     bundle.Sums            // of the files of manifest.Rows, as far as they are known
 	planned  int                    // rows and jobs that will become rows
+	progress *progress              // nil: the run keeps no note
 
 	completions []completion // of files that an interrupted run took away
 }
@@ -149,35 +149,44 @@ func (m *medium) prepare(jobs []job) error {
 	return nil
 }
 
-// write writes sealed bundles and reads them back from the medium.
-func (m *medium) write(jobs []job, sealed [][]byte) error {
+// write writes sealed bundles, reads them back from the medium, and notes them.
+// What is not sealed is there already.
+func (m *medium) write(bundles []made, sealed [][]byte) error {
 	batch := m.files.NewBatch()
-	for i, j := range jobs {
-		if err := batch.Write(m.path(j.file), sealed[i], keyfile.SecretPerm); err != nil {
+	var fresh []written
+	for i, b := range bundles {
+		if sealed[i] == nil {
+			continue
+		}
+		if err := batch.Write(m.path(b.job.file), sealed[i], keyfile.SecretPerm); err != nil {
 			return err
 		}
+		fresh = append(fresh, b.written)
 	}
 	if err := batch.Commit(); err != nil {
 		return err
 	}
-	for i, j := range jobs {
-		if err := m.files.ReadBack(m.path(j.file), sealed[i]); err != nil {
+	for i, b := range bundles {
+		if sealed[i] == nil {
+			continue
+		}
+		if err := m.files.ReadBack(m.path(b.job.file), sealed[i]); err != nil {
 			return err
 		}
 	}
-	return nil
+	return m.progress.note(fresh)
 }
 
-// list enters a job's bundle into the manifest; signed says whether its hash is
-// known when the manifest is signed, and stands in it.
-func (m *medium) list(j job, ledgerIndex uint64, sealed Hash, signed bool) bundle.Row {
+// list enters a bundle into the manifest; signed says whether its hash is known
+// when the manifest is signed, and stands in it.
+func (m *medium) list(b made, signed bool) bundle.Row {
+	j, sealed := b.job, b.written.SHA256
 	id := j.bundle.Identity
-	q := id.PublicKey()
 	row := bundle.Row{
 		Role: id.Role, Name: id.Name, Epoch: id.Epoch, Generation: id.Generation,
-		PublicKey: hex.EncodeToString(q[:]), Address: j.bundle.Address, Labels: j.labels,
+		PublicKey: b.publicKey, Address: j.bundle.Address, Labels: j.labels,
 		Names: append([]fleet.Name{}, j.bundle.Names...), // an empty list is [] in JSON
-		File:  j.file, LedgerIndex: ledgerIndex,
+		File:  j.file, LedgerIndex: b.written.Index,
 	}
 	if signed {
 		row.SHA256 = sealed
