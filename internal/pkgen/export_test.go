@@ -41,3 +41,17 @@ func ParsePending(data []byte) ([]byte, error) {
 	}
 	return p.marshal()
 }
+
+// ParseProgress parses a note of progress under a key and returns how many
+// bundles it tells of, and how many bytes of it hold.
+func ParseProgress(key, data []byte) (bundles, bytes int) {
+	n := progress{key: key, known: map[string]written{}}
+	n.parse(data)
+	return len(n.known), len(n.kept)
+}
+
+// ProgressLine is a line of a note of progress.
+func ProgressLine(key []byte, body string) string {
+	n := progress{key: key}
+	return string(n.mac([]byte(body))) + " " + body + "\n"
+}

@@ -174,20 +174,6 @@ func (a *app) warnOfClassical(requests []pkgen.Request) {
 	}
 }
 
-// progress shows how far a long run is, on a terminal.
-func (a *app) progress() func(done, total int, row bundle.Row) {
-	if a.Quiet || !a.Styled(a.Err) {
-		return nil
-	}
-	return func(done, total int, _ bundle.Row) {
-		end := "\r"
-		if done == total {
-			end = "\n"
-		}
-		_, _ = fmt.Fprintf(a.Err, "%d of %d bundles written%s", done, total, end)
-	}
-}
-
 // issueResult is the result of issue.
 type issueResult struct {
 	ParamsID string       `json:"params_id"`
