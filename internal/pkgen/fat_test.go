@@ -103,6 +103,39 @@ func TestIssueToFATCutAnywhere(t *testing.T) {
 	}
 }
 
+// A run that finds the manifest gone is cut too, wherever it may be: the third
+// one still has what the first one's manifest listed.
+func TestIssueToFATCutTwice(t *testing.T) {
+	f := newFixture(t, 1)
+	o := keyfiletest.FATOptions{RemovesFirst: true}
+	gone := 0
+	for cut := 1; gone == 0; cut++ {
+		g := f.copy(t, t.TempDir())
+		layer := keyfiletest.New(cut, keyfiletest.Kill)
+		if err := g.run(keyfiletest.NewFAT(layer, g.options.Medium, o)); !layer.Cut() {
+			t.Fatalf("no cut takes the manifest away: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(g.options.Medium, bundle.ManifestName)); err == nil {
+			continue
+		}
+		for gone = 1; ; gone++ {
+			h := g.copy(t, t.TempDir())
+			layer := keyfiletest.New(gone, keyfiletest.PowerLoss)
+			err := h.run(keyfiletest.NewFAT(layer, h.options.Medium, o))
+			if !layer.Cut() {
+				if err != nil || gone < 20 {
+					t.Fatalf("uncut after %d operations: %v", gone-1, err)
+				}
+				break
+			}
+			if err := h.run(keyfiletest.NewFAT(keyfiletest.New(0, keyfiletest.Kill), h.options.Medium, o)); err != nil {
+				t.Fatalf("cut at %d and %d: %v", cut, gone, err)
+			}
+			h.check(t)
+		}
+	}
+}
+
 // Every operation on the stick fails once, with the errors that worn and full
 // ones give: the run says so, leaves a medium that is whole, and the next one
 // completes it.
