@@ -81,10 +81,13 @@ func (m *medium) complete() error {
 }
 
 // sweep removes what interrupted writes left on a medium, unless its manifest is
-// among them, or was never written: that is for the next issue to see.
+// gone and may be among them: that is for the next issue to see.
 func sweep(files keyfile.Files, medium string) error {
-	if _, err := os.Lstat(filepath.Join(medium, bundle.ManifestName)); err != nil {
-		return nil //nolint:nilerr // nothing is lost by it
+	file := filepath.Join(medium, bundle.ManifestName)
+	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+		if temps, err := keyfile.Interrupted(file); err != nil || len(temps) > 0 {
+			return err
+		}
 	}
 	return files.Sweep(medium)
 }
