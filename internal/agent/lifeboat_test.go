@@ -34,7 +34,7 @@ func newRoot(t testing.TB) root {
 		t.Fatal(err)
 	}
 	raw := must[[]byte](t)(pub.MarshalBinary())
-	hash := must[[32]byte](t)(lifeboat.KeyHash(key.ID.String(), raw))
+	hash := must[[32]byte](t)(lifeboat.KeyHash(slhdsa.ID.String(key.ID), raw))
 	return root{must[*ibc.MasterSecret](t)(ibc.Setup(rand.Reader, 1)), &key, hash}
 }
 

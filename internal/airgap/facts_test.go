@@ -156,9 +156,9 @@ func realFacts() error {
 		return err
 	}
 	tunnel := func() error {
-		tun, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
-		if err != nil {
-			return nil // no tunnels here
+		tun, noTunnels := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
+		if noTunnels != nil {
+			return nil
 		}
 		request, err := unix.NewIfreq("tun0")
 		if err != nil {

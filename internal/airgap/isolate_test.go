@@ -61,15 +61,15 @@ type attempt struct{ Thread, Call, Error string }
 
 // reported is what a process that was cut off sees of itself.
 type reported struct {
-	Attempts            []attempt
-	Status              map[string]string // of each thread: Seccomp and NoNewPrivs
-	Dumpable            int
-	Core                unix.Rlimit
-	NotLocked           string
-	VmLck, VmRSS, VmMem string
-	Exec                string
-	Dial                string
-	SocketsOpen         int
+	Attempts               []attempt
+	Status                 map[string]string // of each thread: Seccomp and NoNewPrivs
+	Dumpable               int
+	Core                   unix.Rlimit
+	NotLocked              string
+	Locked, Resident, Size string // VmLck, VmRSS, VmSize
+	Exec                   string
+	Dial                   string
+	SocketsOpen            int
 }
 
 // allowed is the one probe that must succeed: it shows that the others could.
@@ -223,7 +223,7 @@ func (r *reported) look() error {
 	if err != nil {
 		return err
 	}
-	r.VmLck, r.VmRSS, r.VmMem = field(status, "VmLck"), field(status, "VmRSS"), field(status, "VmSize")
+	r.Locked, r.Resident, r.Size = field(status, "VmLck"), field(status, "VmRSS"), field(status, "VmSize")
 	if r.Dumpable, err = unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}
@@ -275,10 +275,10 @@ func TestNothingLeadsOutOfAnIsolatedProcess(t *testing.T) {
 			if want := nobody == "" && canLock(); locked != want {
 				t.Errorf("memory locked: %t (%s), want %t", locked, r.NotLocked, want)
 			}
-			if locked != (r.VmLck != "0 kB") {
-				t.Errorf("VmLck is %s", r.VmLck)
+			if locked != (r.Locked != "0 kB") {
+				t.Errorf("VmLck is %s", r.Locked)
 			}
-			t.Logf("VmLck %s, VmRSS %s, VmSize %s", r.VmLck, r.VmRSS, r.VmMem)
+			t.Logf("VmLck %s, VmRSS %s, VmSize %s", r.Locked, r.Resident, r.Size)
 		})
 	}
 }

@@ -129,8 +129,9 @@ func TestPaperCodes(t *testing.T) {
 	if err != nil || !bytes.Equal(got, sealed) {
 		t.Fatalf("%d codes: %v", len(scanned), err)
 	}
-	text := string(page)[strings.Index(string(page), "<pre>")+5 : strings.Index(string(page), "</pre>")]
-	if got, err := custody.ParsePaper([]byte(text)); err != nil || !bytes.Equal(got, sealed) {
+	_, text, _ := bytes.Cut(page, []byte("<pre>"))
+	text, _, _ = bytes.Cut(text, []byte("</pre>"))
+	if got, err := custody.ParsePaper(text); err != nil || !bytes.Equal(got, sealed) {
 		t.Fatalf("the lines: %v", err)
 	}
 }

@@ -150,7 +150,7 @@ func Sign(random io.Reader, key *slhdsa.PrivateKey, s Statement) (*Signed, error
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := parameterSets(key.ID.String()); !ok {
+	if _, ok := parameterSets(slhdsa.ID.String(key.ID)); !ok {
 		return nil, fmt.Errorf("%w: a recovery key of algorithm %s", ErrFormat, key.ID)
 	}
 	public, err := key.PublicKey().MarshalBinary()
@@ -161,7 +161,7 @@ func Sign(random io.Reader, key *slhdsa.PrivateKey, s Statement) (*Signed, error
 	if err != nil {
 		return nil, fmt.Errorf("sign lifeboat statement: %w", err)
 	}
-	return &Signed{serial: s.Serial, document: document, algorithm: key.ID.String(), publicKey: public, signature: signature}, nil
+	return &Signed{serial: s.Serial, document: document, algorithm: slhdsa.ID.String(key.ID), publicKey: public, signature: signature}, nil
 }
 
 // Is reports whether data begins as a statement does.

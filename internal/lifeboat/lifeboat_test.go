@@ -23,7 +23,7 @@ func newKey(t testing.TB) (*slhdsa.PrivateKey, [32]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash, err := lifeboat.KeyHash(key.ID.String(), raw)
+	hash, err := lifeboat.KeyHash(slhdsa.ID.String(key.ID), raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestOtherDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		public, _ := key.PublicKey().MarshalBinary()
-		body, err := ibc.LP(document, []byte(key.ID.String()), public, signature)
+		body, err := ibc.LP(document, []byte(slhdsa.ID.String(key.ID)), public, signature)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +249,7 @@ func BenchmarkVerify(b *testing.B) {
 		b.Fatal(err)
 	}
 	raw, _ := pub.MarshalBinary()
-	hash, _ := lifeboat.KeyHash(key.ID.String(), raw)
+	hash, _ := lifeboat.KeyHash(slhdsa.ID.String(key.ID), raw)
 	_, s := sign(b, &key, newStatement(b, 1))
 	for b.Loop() {
 		if _, err := s.Verify(hash); err != nil {

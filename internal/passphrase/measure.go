@@ -15,7 +15,7 @@ import (
 // Required is how many bits a passphrase must have that a secret is sealed to.
 const Required = 80
 
-// ErrWeak: a passphrase measures fewer bits than Required.
+// ErrWeak is wrapped when a passphrase measures fewer bits than Required.
 var ErrWeak = errors.New("the passphrase is too weak")
 
 // Check holds a passphrase that a secret shall be sealed to, as Canonical

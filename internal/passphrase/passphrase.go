@@ -119,7 +119,7 @@ func Parse(typed []byte) (Passphrase, error) {
 		if v < 0 || n == letters {
 			return Passphrase{}, ErrForm
 		}
-		values[n/wordLen] = values[n/wordLen]<<width | uint16(v) //nolint:gosec // an index of sixteen letters
+		values[n/wordLen] = values[n/wordLen]<<width | uint16(v)
 		n++
 	}
 	if n != letters {

@@ -180,6 +180,8 @@ func parseContribution(plain []byte, b *Batch, s *custody.Sharing) (ibc.Contribu
 
 // decodeVersioned parses one JSON object of at most limit bytes into v after its
 // version was found to be ours. Unknown keys are ignored.
+//
+//nolint:unparam // each format has a version of its own, all are at their first
 func decodeVersioned(data []byte, limit, version int, v any) error {
 	if len(data) > limit {
 		return fmt.Errorf("%w: more than %d bytes", bundle.ErrFormat, limit)

@@ -58,7 +58,7 @@ func OpenRecovery(path string, passphrase []byte) (*RecoveryKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.Hash, err = RecoveryHash(k.key.ID.String(), public)
+	k.Hash, err = RecoveryHash(slhdsa.ID.String(k.key.ID), public)
 	return k, err
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/edgeclm/edgeclm/internal/enrol"
 	"github.com/edgeclm/edgeclm/internal/ibc"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
+	"github.com/edgeclm/edgeclm/internal/provision"
 	"github.com/edgeclm/edgeclm/internal/receipt"
 	"github.com/edgeclm/edgeclm/internal/store"
 )
@@ -148,14 +149,8 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 	}
 	var delivered *report
 	if o.deliver == deliverNow {
-		waiting, err := somethingWaits(ctx, devices, slices.Sorted(slices.Values(listed)))
-		if err != nil {
+		if delivered, err = a.deliverWaiting(ctx, s, identity, devices, listed); err != nil {
 			return err
-		}
-		if len(waiting) > 0 {
-			if delivered, err = a.deliverTo(ctx, s, identity, devices, waiting, false); err != nil {
-				return err
-			}
 		}
 	}
 	behind, err := whoIsBehind(ctx, devices, listed, delivered)
@@ -184,6 +179,16 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 		return err
 	}
 	return r.err(delivered)
+}
+
+// deliverWaiting hands over what waits for devices; the report is nil if nothing
+// does.
+func (a *app) deliverWaiting(ctx context.Context, s *site, identity *provision.Endpoint, devices inventory, names []string) (*report, error) {
+	waiting, err := somethingWaits(ctx, devices, slices.Sorted(slices.Values(names)))
+	if err != nil || len(waiting) == 0 {
+		return nil, err
+	}
+	return a.deliverTo(ctx, s, identity, devices, waiting, false)
 }
 
 // readDelivery reads manifest and addresses. The rows of the delivery are those

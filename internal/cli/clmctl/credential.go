@@ -17,7 +17,7 @@ import (
 const (
 	credentialFile = "credential.pem" //nolint:gosec // the name of the file with key and binding of the DTLS channel
 	// earlierCredentials are those of epochs before the present one.
-	earlierCredentials = "credential-e*.pem"
+	earlierCredentials = "credential-e*.pem" //nolint:gosec // names of files
 )
 
 // earlierCredential names the file of an earlier epoch's credential.

@@ -42,29 +42,39 @@ func (a *app) requests(o issueOptions, names []string) ([]pkgen.Request, error) 
 
 // check refuses flags and arguments that do not go together.
 func (o issueOptions) check(names []string) error {
-	role := ibc.Role(o.role)
 	one := o.address != "" || o.names != "" || o.recipientFile != ""
 	switch {
-	case role != ibc.RoleDevice && role != ibc.RoleCLM:
-		return clikit.Usage("--role %q is neither dev nor clm", o.role)
 	case o.all && (o.from != "" || len(names) > 0 || one || o.labels != ""):
 		return clikit.Usage("--all takes neither names nor --from, and addresses, labels, names and recipients as they are on record")
 	case len(o.except) > 0 && !o.all:
 		return clikit.Usage("--except goes with --all")
 	case !o.all && (o.from != "") == (len(names) > 0):
 		return clikit.WithHint(clikit.Usage("give names, --from FILE.csv or --all"), "see pkg-offline issue --help")
-	case o.from != "" && role == ibc.RoleCLM:
-		return clikit.Usage("--from lists devices; name a CLM on the command line")
 	case o.from != "" && (one || o.labels != ""):
 		return clikit.Usage("with --from, addresses, labels, names and recipients are columns of the list")
 	case len(names) > 1 && one:
 		return clikit.Usage("--address, --names and --recipient-file are for one name, %d were given", len(names))
+	}
+	if err := o.checkRole(); err != nil {
+		return err
+	}
+	return o.checkSecrets()
+}
+
+// checkRole is check for what only devices have.
+func (o issueOptions) checkRole() error {
+	role := ibc.Role(o.role)
+	switch {
+	case role != ibc.RoleDevice && role != ibc.RoleCLM:
+		return clikit.Usage("--role %q is neither dev nor clm", o.role)
 	case role == ibc.RoleDevice && len(o.clms) == 0 && !o.all:
 		return clikit.WithHint(clikit.Usage("a device needs the name of at least one CLM"), "give --clm NAME")
+	case role == ibc.RoleCLM && o.from != "":
+		return clikit.Usage("--from lists devices; name a CLM on the command line")
 	case role == ibc.RoleCLM && (len(o.clms) > 0 || len(o.anchorFiles) > 0 || o.names != ""):
 		return clikit.Usage("--clm, --anchor-file and --names are for devices")
 	}
-	return o.checkSecrets()
+	return nil
 }
 
 // checkSecrets is check for who opens the bundles, and where passphrases come

@@ -163,7 +163,7 @@ func kinds() []kind {
 	return []kind{
 		{isPKG, (*verifier).pkg},
 		{isMedium, (*verifier).wholeMedium},
-		{isStatements, (*verifier).onlyStatements},
+		{isStatements, (*verifier).statements},
 		{isReceipts, (*verifier).receipts},
 		{isTranscript, (*verifier).transcript},
 		{isLedger, (*verifier).ledgerFile},

@@ -22,28 +22,21 @@ func isStatements(t target) bool {
 	return t.dir && err == nil && slices.ContainsFunc(names, func(name string) bool { return isStatement(target{path: name}) })
 }
 
-func (v *verifier) onlyStatements(dir string) error {
-	_, err := v.statements(dir)
-	return err
-}
-
-// statements checks the anchor statements of a medium and reports whether there
-// are any.
-func (v *verifier) statements(dir string) (found bool, err error) {
+// statements checks the anchor statements of a medium.
+func (v *verifier) statements(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return false, err
+		return err
 	}
 	for _, e := range entries {
 		if _, err := bundle.ParseAnchorFileName(e.Name()); err != nil {
 			continue
 		}
 		if err := v.statement(filepath.Join(dir, e.Name())); err != nil {
-			return true, err
+			return err
 		}
-		found = true
 	}
-	return found, nil
+	return nil
 }
 
 func (v *verifier) statement(path string) error {

@@ -18,7 +18,7 @@ func (v *verifier) wholeMedium(dir string) error {
 	if err := v.medium(dir); err != nil {
 		return err
 	}
-	if _, err := v.statements(dir); err != nil {
+	if err := v.statements(dir); err != nil {
 		return err
 	}
 	if err := v.lifeboats(dir); err != nil {
