@@ -263,8 +263,13 @@ func TestParseRecipient(t *testing.T) {
 			t.Errorf("%s: the error holds a private key: %v", name, err)
 		}
 	}
-	for _, bad := range []string{"", "AGE-SECRET-KEY-1QQQQ", "AGE-SECRET-KEY-PQ-1QQQ", r.String()} {
-		if _, _, err := bundle.ParseOpener([]byte(bad)); !errors.Is(err, bundle.ErrFormat) || bad != "" && strings.Contains(err.Error(), "QQQ") {
+	_, _, err = bundle.ParseOpener([]byte("# created: 2026-01-02T09:00:00Z\r\n# public key: " + r.String() + "\r\n" + string(secret) + "\r\n"))
+	if err != nil {
+		t.Errorf("a key as age-keygen writes it: %v", err)
+	}
+	twice := string(secret) + "\n" + string(secret)
+	for _, bad := range []string{"", "# none\n", twice, "AGE-SECRET-KEY-1QQQQ", "AGE-SECRET-KEY-PQ-1QQQ", r.String()} {
+		if _, _, err := bundle.ParseOpener([]byte(bad)); !errors.Is(err, bundle.ErrFormat) || strings.Contains(err.Error(), "QQQ") || strings.Contains(err.Error(), string(secret)) {
 			t.Errorf("%.20q: error %v, want ErrFormat", bad, err)
 		}
 	}

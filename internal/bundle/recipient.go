@@ -68,21 +68,31 @@ func (r Recipient) age() (age.Recipient, error) {
 // one line; empty lines and lines that begin with '#' are ignored. Errors wrap
 // ErrFormat.
 func ParseRecipientFile(data []byte) (Recipient, error) {
-	var found string
+	line, err := onlyLine(data, "recipient")
+	if err != nil {
+		return Recipient{}, err
+	}
+	return ParseRecipient(string(line))
+}
+
+// onlyLine returns the one line of an age file that is not empty and no comment,
+// without copying it.
+func onlyLine(data []byte, what string) ([]byte, error) {
+	var found []byte
 	for line := range bytes.Lines(data) {
-		text := strings.TrimSpace(string(line))
-		if text == "" || text[0] == '#' {
+		text := bytes.TrimSpace(line)
+		if len(text) == 0 || text[0] == '#' {
 			continue
 		}
-		if found != "" {
-			return Recipient{}, fmt.Errorf("%w: more than one recipient", ErrFormat)
+		if found != nil {
+			return nil, fmt.Errorf("%w: more than one %s", ErrFormat, what)
 		}
 		found = text
 	}
-	if found == "" {
-		return Recipient{}, fmt.Errorf("%w: no recipient", ErrFormat)
+	if found == nil {
+		return nil, fmt.Errorf("%w: no %s", ErrFormat, what)
 	}
-	return ParseRecipient(found)
+	return found, nil
 }
 
 func keyRecipient(text string) Recipient {
@@ -155,11 +165,16 @@ func GenerateOpener() (secret []byte, recipient Recipient, err error) {
 	return []byte(i.String()), keyRecipient(i.Recipient().String()), nil
 }
 
-// ParseOpener parses the secret text of an age key, hybrid or X25519, one
-// trailing newline allowed, and returns its recipient too. Errors wrap
-// ErrFormat and never hold the text.
+// ParseOpener parses the secret text of one age key, hybrid or X25519, as
+// age-keygen writes it: empty lines and lines that begin with '#' are ignored.
+// It returns the key's recipient too. Errors wrap ErrFormat and never hold the
+// text.
 func ParseOpener(secret []byte) (Opener, Recipient, error) {
-	text := string(bytes.TrimSuffix(secret, []byte("\n")))
+	line, err := onlyLine(secret, "age identity (AGE-SECRET-KEY-…)")
+	if err != nil {
+		return Opener{}, Recipient{}, err
+	}
+	text := string(line)
 	if strings.HasPrefix(text, "AGE-SECRET-KEY-PQ-1") {
 		i, err := age.ParseHybridIdentity(text)
 		if err != nil {

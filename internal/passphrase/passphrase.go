@@ -49,7 +49,7 @@ const MaxText = 256
 // Errors of Parse and Canonical.
 var (
 	// ErrForm: the text is not of the form of a generated passphrase.
-	ErrForm = errors.New("not a generated passphrase, which has eight words of four letters")
+	ErrForm = errors.New("not a generated passphrase, which has eight words such as hove (letters of bcdfghjklnprstvx, each followed by e, i, o or u)")
 	// ErrTypo: it is of the form, but was mistyped.
 	ErrTypo = errors.New("the passphrase is mistyped")
 )

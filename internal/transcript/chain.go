@@ -41,7 +41,8 @@ type left struct {
 // together: each one by itself, the numbers, and the file that each names as the
 // one before it. One without a signed head is accepted if a later, signed one
 // has noted it. The error says the first file, and its first line, that does not
-// hold. A PKG without transcripts has an empty chain.
+// hold; with ErrUnsigned the chain is there too, and knows of files what is
+// signed. A PKG without transcripts has an empty chain.
 func ReadAll(dir string, verify hashlog.Verifier) (*Chain, error) {
 	folder := filepath.Join(dir, Dir)
 	if err := noStrangers(folder); err != nil {
@@ -53,7 +54,8 @@ func ReadAll(dir string, verify hashlog.Verifier) (*Chain, error) {
 	}
 	c := &Chain{files: map[string]left{}}
 	var before *found
-	var open error // of the first transcript that no signed one covers yet
+	var open error              // of the first transcript that no signed one covers yet
+	var uncovered []*Transcript // from that one on: what they say of files is not believed yet
 	for i := range all {
 		f := &all[i]
 		wrong := func(err error) error { return fmt.Errorf("%s: %w", filepath.Join(folder, f.File), err) }
@@ -73,12 +75,15 @@ func ReadAll(dir string, verify hashlog.Verifier) (*Chain, error) {
 			}
 			return nil, wrong(err)
 		}
-		if parseErr == nil {
-			open = nil
-		} else if open == nil {
+		if parseErr != nil && open == nil {
 			open = wrong(parseErr)
 		}
-		c.add(f.File, t)
+		c.Runs = append(c.Runs, summary(f.File, t))
+		uncovered = append(uncovered, t)
+		if parseErr == nil {
+			c.believe(uncovered)
+			open, uncovered = nil, nil
+		}
 		f.data, before = nil, f
 	}
 	return c, open
@@ -118,17 +123,26 @@ func follows(b *Begin, before *found, number uint64) error {
 	return nil
 }
 
-func (c *Chain) add(file string, t *Transcript) {
+func summary(file string, t *Transcript) Summary {
 	s := Summary{File: file, Begin: t.Begin, End: t.End, ID: t.ID, Head: t.Head, State: t.State}
 	for _, l := range t.Lines {
 		s.Entries = append(s.Entries, l.Fact.Entries...)
-		for _, f := range l.Fact.Files {
-			if f.PKG {
-				c.note(f, file, t.State == Signed && t.End.Outcome == Done)
+	}
+	return s
+}
+
+// believe enters what transcripts, the last of the chain up to now, say of files.
+func (c *Chain) believe(some []*Transcript) {
+	runs := c.Runs[len(c.Runs)-len(some):]
+	for i, t := range some {
+		for _, l := range t.Lines {
+			for _, f := range l.Fact.Files {
+				if f.PKG {
+					c.note(f, runs[i].File, t.State == Signed && t.End.Outcome == Done)
+				}
 			}
 		}
 	}
-	c.Runs = append(c.Runs, s)
 }
 
 // note enters what a run says of a file. It says so before it acts: one that was

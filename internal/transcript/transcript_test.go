@@ -165,6 +165,22 @@ func TestUnsignedIsNoted(t *testing.T) {
 	}
 }
 
+// TestAttackUnsignedExcusesAFile: somebody changes a file of the PKG, and adds a
+// transcript that says so. It is not signed, as that of a batch which is pending
+// is not; so nothing that it says of files is believed.
+func TestAttackUnsignedExcusesAFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pkg")
+	mustRecord(t, dir, "init", "one", nil, sign)
+	mustRecord(t, dir, "issue", "two", nil, nil)
+	chain, err := transcript.ReadAll(dir, verify)
+	if !errors.Is(err, transcript.ErrUnsigned) || chain == nil || len(chain.Runs) != 2 {
+		t.Fatalf("chain %v, error %v", chain, err)
+	}
+	if err := chain.CheckFiles(dir); !errors.Is(err, transcript.ErrFile) {
+		t.Fatalf("error %v, want ErrFile", err)
+	}
+}
+
 // A run for which others sign later is completed by Sign.
 func TestSignedLater(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pkg")

@@ -278,8 +278,12 @@ func (r *Run) flush() error {
 				written++
 			}
 		}
+		others := len(some) - written
 		text := count(written, "file was", "files were") + " written"
-		if others := len(some) - written; others > 0 {
+		switch {
+		case written == 0:
+			text = count(others, "file was", "files were") + " changed or removed"
+		case others > 0:
 			text += fmt.Sprintf(", %d changed or removed", others)
 		}
 		if err := r.add(Fact{Type: TypeFiles, Text: text, Files: some}); err != nil {

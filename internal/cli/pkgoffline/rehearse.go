@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -159,7 +160,7 @@ func (h *rehearsal) holders() []string {
 // step shows a step, waits, and runs it.
 func (h *rehearsal) step(ctx context.Context, n int, s step) error {
 	h.say("\nStep %d: %s\n  %s", n, s.title, s.why)
-	h.say("  $ pkg-offline %s", strings.ReplaceAll(strings.Join(s.words, " "), "@", ""))
+	h.say("  $ pkg-offline %s", strings.ReplaceAll(shellWords(s.words), "@", ""))
 	if err := h.wait(ctx); err != nil {
 		return err
 	}
@@ -183,6 +184,17 @@ func (h *rehearsal) step(ctx context.Context, n int, s step) error {
 		return s.after()
 	}
 	return nil
+}
+
+// shellWords joins words as a shell takes them. None of a rehearsal has a quote.
+func shellWords(words []string) string {
+	quoted := slices.Clone(words)
+	for i, w := range quoted {
+		if strings.Contains(w, " ") {
+			quoted[i] = "'" + w + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
 }
 
 // wait waits for Enter. An interrupt ends the wait, so that the keys are wiped.

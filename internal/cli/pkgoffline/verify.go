@@ -66,6 +66,7 @@ type verifier struct {
 	params *ibc.Params   // nil: what the path says itself
 	ledger *pkgen.Ledger // nil: none
 	done   []verified
+	notes  []string // what a person is told if all of it holds
 
 	// Of everything that was checked.
 	ledgers []*pkgen.Ledger
@@ -96,6 +97,9 @@ func (a *app) runVerify(o verifyOptions, paths []string) error {
 	}
 	if err != nil {
 		return explain(err)
+	}
+	for _, text := range v.notes {
+		a.note("%s", text)
 	}
 	t := clikit.Table{Columns: clikit.Columns("kind", "path", "params_id", "entries", "ledger")}
 	for _, d := range v.done {

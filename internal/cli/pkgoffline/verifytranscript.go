@@ -101,28 +101,59 @@ func signedUnder(known []*ibc.Params) hashlog.Verifier {
 // transcripts checks all transcripts of a PKG, against its ledger, and its files
 // against them.
 func (v *verifier) transcripts(dir string) error {
+	folder := filepath.Join(dir, transcript.Dir)
 	chain, err := transcript.ReadAll(dir, signedUnder(v.ledger.Epochs()))
+	if errors.Is(err, transcript.ErrUnsigned) && chain != nil {
+		if pending := v.pending(chain); pending != "" {
+			v.notes = append(v.notes, fmt.Sprintf("a batch is pending (%s): nothing of it is issued until shares combine signs this transcript", filepath.Join(folder, pending)))
+			err = nil
+		}
+	}
 	if err != nil {
 		return err
 	}
-	folder := filepath.Join(dir, transcript.Dir)
 	if err := named(v.ledger, chain); err != nil {
 		return fmt.Errorf("%s: %w", folder, err)
 	}
+	last := "" // head of the last that is signed
 	for _, s := range chain.Runs {
 		if err := v.inLedger(s); err != nil {
 			return fmt.Errorf("%s: %w", filepath.Join(folder, s.File), err)
 		}
-		v.heads = append(v.heads, s.Head)
+		if s.State == transcript.Signed {
+			v.heads = append(v.heads, s.Head)
+			last = formatTranscriptHead(s.Head)
+		}
 	}
 	if err := chain.CheckFiles(dir); err != nil {
 		return err
 	}
 	if n := len(chain.Runs); n > 0 {
 		id := v.ledger.Params.ID()
-		v.done = append(v.done, verified{"transcripts", folder, fmt.Sprintf("%x", id), n, formatTranscriptHead(chain.Runs[n-1].Head)})
+		v.done = append(v.done, verified{"transcripts", folder, fmt.Sprintf("%x", id), n, last})
 	}
 	return nil
+}
+
+// pending returns the last transcript if it, and every one since the last that is
+// signed, is of a batch of which nothing was issued; "" if not. Nobody has signed
+// those, and nothing is believed of them.
+func (v *verifier) pending(chain *transcript.Chain) string {
+	last, all := "", true
+	for _, s := range chain.Runs {
+		switch {
+		case s.State == transcript.Signed:
+			last, all = "", true
+		case s.End != nil && s.End.Outcome == transcript.Proposed && v.made()[s.ID] == 0:
+			last = s.File
+		default:
+			all = false
+		}
+	}
+	if !all {
+		return ""
+	}
+	return last
 }
 
 // named demands the transcript of every entry of the ledger, from the first one
