@@ -29,7 +29,7 @@ type contributeOptions struct {
 func (a *app) sharesContributeCommand() *cobra.Command {
 	var o contributeOptions
 	cmd := &cobra.Command{
-		Use:   "contribute --shares-json FILE --share FILE --out CONTRIBUTION BATCH",
+		Use:   "contribute --sharing FILE --share FILE --out CONTRIBUTION BATCH",
 		Short: "Read a batch and contribute one share to it",
 		Long: `contribute is run by the holder of a share, on a machine of his own. It shows what
 the batch asks for, in words that are made of the very documents that will be
@@ -50,19 +50,19 @@ the next batch has to continue it, and another one of the same state needs a yes
 of its own.
 
 Only shares.json that the holder keeps himself says which PKG the batch is of.`,
-		Example: `  pkg-offline shares contribute --shares-json shared/shares.json batch.json
-  pkg-offline shares contribute --shares-json shared/shares.json --share alice/share-1-alice.s1.share.age --share-identity-file alice.key --out partial-1.age --yes --accept clm=clm-2 batch.json
-  pkg-offline shares contribute --shares-json shared/shares.json --share carol/share-3-carol.s1.share.age --share-identity-file carol.key --out partial-3.age --yes --accept clm=clm-2 batch.json`,
+		Example: `  pkg-offline shares contribute --sharing shared/shares.json batch.json
+  pkg-offline shares contribute --sharing shared/shares.json --share alice/share-1-alice.s1.share.age --share-identity-file alice.key --out partial-1.age --yes --accept clm=clm-2 batch.json
+  pkg-offline shares contribute --sharing shared/shares.json --share carol/share-3-carol.s1.share.age --share-identity-file carol.key --out partial-3.age --yes --accept clm=clm-2 batch.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return explain(a.runContribute(cmd, o, args[0])) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.sharing, "shares-json", "", "what is public of the shares: the holder's copy of shares.json")
+	f.StringVar(&o.sharing, "sharing", "", "what is public of the shares: the holder's copy of shares.json")
 	o.share.register(f)
 	f.StringVar(&o.out, "out", "", "new file for the contribution (default: only show the batch)")
 	f.StringVar(&o.memory, "memory", "", "file in which the holder remembers which state of the ledger he contributed to (default: contributed-….json beside the share)")
 	f.StringArrayVar(&o.accept, "accept", nil, "agree to what needs a yes of its own, as it is asked for: clm=NAME, reissue=NAME, reissues=NUMBER, anchor=SERIAL, other=BATCH (repeat for more)")
-	_ = cmd.MarkFlagRequired("shares-json")
+	_ = cmd.MarkFlagRequired("sharing")
 	return cmd
 }
 

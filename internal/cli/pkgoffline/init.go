@@ -3,6 +3,7 @@ package pkgoffline
 import (
 	"encoding/hex"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -82,6 +83,9 @@ func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 	if err := a.config(o.dir).Unused(); err != nil {
 		return explain(fmt.Errorf("make a PKG: %w", err))
 	}
+	if err := o.hasPlace(); err != nil {
+		return err
+	}
 	r, err := a.newRun(cmd, o.dir)
 	if err != nil {
 		return err
@@ -121,6 +125,18 @@ func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 		return explain(fmt.Errorf("make a PKG: %w", r.unwitnessed(err)))
 	}
 	return a.renderInit(o, ledger)
+}
+
+// hasPlace demands that the recovery key has somewhere to go, before passphrases
+// are written down in vain.
+func (o initOptions) hasPlace() error {
+	if o.recoveryFile == "" {
+		return nil
+	}
+	if info, err := os.Stat(filepath.Dir(o.recoveryFile)); err != nil || !info.IsDir() {
+		return clikit.WithHint(clikit.Usage("--recovery-file %s: %s is no directory", o.recoveryFile, filepath.Dir(o.recoveryFile)), "mount its medium first")
+	}
+	return nil
 }
 
 func (a *app) renderInit(o initOptions, ledger *pkgen.Ledger) error {

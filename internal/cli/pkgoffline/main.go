@@ -73,7 +73,14 @@ Run it on a machine without network. No command opens a secret while a network
 interface other than loopback is up, a radio is on, or memory may be swapped to
 a disk; with --lab they warn instead, and a PKG that was made with --lab
 remembers it. With or without, the process denies itself every socket before it
-reads a passphrase, for as long as it runs.`,
+reads a passphrase, for as long as it runs.
+
+The way through: rehearse, with the people of the ceremony; init, in shares
+(--threshold and --holder) or to one passphrase; issue, onto a stick; verify it;
+receipt, when the stick is back. docs/custody.md is the procedure, to print.
+
+Exit codes: 0 done, 1 failed or does not hold, 2 usage, 3 something is
+outstanding (receipt --strict).`,
 	}
 	a.Register(root)
 	root.PersistentFlags().BoolVar(&a.lab, "lab", false, "accept a machine that is not air-gapped; never in production")

@@ -143,7 +143,7 @@ func (o receiptOptions) verdict(r *pkgen.Reconciled) error {
 		return clikit.WithHint(fmt.Errorf("%w: %d unknown, %d duplicated", errReceipts, len(r.Unknown), r.Duplicated),
 			"docs/custody.md, \"The stick comes back\", says what each means and what to do")
 	case o.strict && r.Outstanding > 0:
-		return clikit.WithHint(clikit.WithCode(fmt.Errorf("%d bundles are outstanding", r.Outstanding), clikit.ExitSomeFailed),
+		return clikit.WithHint(clikit.WithCode(fmt.Errorf("outstanding: %d of the bundles", r.Outstanding), clikit.ExitSomeFailed),
 			"bring back the media that they went out with, or the receipts of --receipt")
 	}
 	return nil

@@ -56,7 +56,7 @@ func (h *rehearsal) apart() []step {
 	for i := 1; i <= h.threshold; i++ {
 		out := fmt.Sprintf("@contribution-%d.age", i)
 		steps = append(steps, step{title: h.holder(i) + " contributes", why: "on a machine of the holder's own, who reads the batch first. A CLM or a key that goes out again needs an explicit --accept.",
-			words: []string{"shares", "contribute", "--shares-json", "@pkg/shares.json", "--share", h.share("sticks", i, 1), "--share-identity-file", "@" + h.holder(i) + ".key", "--out", out, "--yes", "@batch.json"}})
+			words: []string{"shares", "contribute", "--sharing", "@pkg/shares.json", "--share", h.share("sticks", i, 1), "--share-identity-file", "@" + h.holder(i) + ".key", "--out", out, "--yes", "@batch.json"}})
 		combine = append(combine, out)
 	}
 	return append(steps, step{title: "the contributions are combined", why: "each one is held to the commitments; who contributed what does not hold is named.", words: combine})
