@@ -17,6 +17,9 @@
 // age authenticates no sender, and need not: a share is checked against the
 // commitments in shares.json, and those against params_id.
 //
+// Recovery keys are shared out too, with files that are
+// never taken for those of a master secret: see RecoverySharing.
+//
 // The package does no I/O.
 package custody
 
@@ -49,7 +52,11 @@ var (
 	ErrVersion = errors.New("unknown version")
 	// ErrOptions is wrapped when holders, number and threshold make no sense.
 	ErrOptions = errors.New("no such sharing can be made")
-	// ErrCeremony is wrapped when a share is of another master secret.
+	// ErrKind is wrapped when a share is of a master secret and not of a recovery
+	// key, or the other way round.
+	ErrKind = errors.New("another kind of share")
+	// ErrCeremony is wrapped when a share is of another master secret, or another
+	// recovery key.
 	ErrCeremony = errors.New("share of another ceremony")
 	// ErrSharing is wrapped when a share is of this master secret and of another
 	// sharing, as after a refresh.

@@ -68,6 +68,7 @@ func Open(sealed []byte, opener bundle.Opener, sharing *Sharing) (*Share, error)
 // shareJSON is the plaintext of a share's file.
 type shareJSON struct {
 	Version  int     `json:"version"`
+	Kind     string  `json:"kind"` // "" of a master secret
 	Suite    string  `json:"suite"`
 	Epoch    uint32  `json:"epoch"`
 	ParamsID Hash    `json:"params_id"`
@@ -98,6 +99,8 @@ func parseShare(plain []byte, sharing *Sharing) (*Share, error) {
 func (j *shareJSON) belongs(s *Sharing) error {
 	params, id := s.Params(), Hash(s.Params().ID())
 	switch {
+	case j.Kind != "":
+		return fmt.Errorf("%w: it is a %.40q, and a share of a master secret is wanted", ErrKind, j.Kind)
 	case j.Suite != ibc.Suite:
 		return fmt.Errorf("share: %w: suite %.40q, this release reads %q", ErrVersion, j.Suite, ibc.Suite)
 	case j.ParamsID != id || j.Epoch != params.Epoch():
@@ -142,32 +145,48 @@ func Recover(shares []*Share, index int) (*Share, error) {
 
 // quorum checks that shares are enough and each its own.
 func quorum(shares []*Share) ([]*ibc.Share, error) {
+	secrets := make([]*ibc.Share, len(shares))
+	for i, x := range shares {
+		secrets[i] = x.Share
+	}
 	if len(shares) == 0 {
 		return nil, fmt.Errorf("%w: there are none", ErrTooFew)
 	}
-	s := shares[0].Sharing
-	secrets := make([]*ibc.Share, len(shares))
+	return secrets, checkQuorum(shares, shares[0].Sharing.Threshold(), shares[0].Sharing.holders)
+}
+
+func (x *Share) holder() string { return x.Holder }
+
+func (x *Share) sharing() Hash { return x.Sharing.id }
+
+// checkQuorum checks that shares, at least one, are of one sharing, each its own,
+// and enough.
+func checkQuorum[S interface {
+	Index() int
+	holder() string
+	sharing() Hash
+}](shares []S, threshold int, holders []string) error {
+	first := shares[0]
 	seen := map[int]bool{}
-	for i, x := range shares {
+	for _, x := range shares {
 		switch {
-		case x.Sharing.id != s.id:
-			return nil, fmt.Errorf("%w: share %d of %s is of another than share %d of %s", ErrSharing, x.Index(), x.Holder, shares[0].Index(), shares[0].Holder)
+		case x.sharing() != first.sharing():
+			return fmt.Errorf("%w: share %d of %s is of another than share %d of %s", ErrSharing, x.Index(), x.holder(), first.Index(), first.holder())
 		case seen[x.Index()]:
-			return nil, fmt.Errorf("%w: share %d of %s", ErrTwice, x.Index(), x.Holder)
+			return fmt.Errorf("%w: share %d of %s", ErrTwice, x.Index(), x.holder())
 		}
 		seen[x.Index()] = true
-		secrets[i] = x.Share
 	}
-	if missing := s.Threshold() - len(shares); missing > 0 {
+	if missing := threshold - len(shares); missing > 0 {
 		var others []string
-		for i, name := range s.holders {
+		for i, name := range holders {
 			if !seen[i+1] {
 				others = append(others, name)
 			}
 		}
-		return nil, fmt.Errorf("%w: %d of the %d that are needed; bring %d more, of %s", ErrTooFew, len(shares), s.Threshold(), missing, strings.Join(others, ", "))
+		return fmt.Errorf("%w: %d of the %d that are needed; bring %d more, of %s", ErrTooFew, len(shares), threshold, missing, strings.Join(others, ", "))
 	}
-	return secrets, nil
+	return nil
 }
 
 // hexCopy is a secret, hex in JSON, that is decoded without a copy that nobody

@@ -155,6 +155,7 @@ func (s *Sharing) FileName(index int) string {
 // sharingJSON is the form of shares.json.
 type sharingJSON struct {
 	Version     int         `json:"version"`
+	Kind        string      `json:"kind,omitempty"` // "" of a master secret
 	Params      *ibc.Params `json:"params"`
 	Serial      uint64      `json:"serial"`
 	Threshold   int         `json:"threshold"`
@@ -179,6 +180,9 @@ func ParseSharing(data []byte) (*Sharing, error) {
 	var j sharingJSON
 	if err := decode(data, MaxSharingFile, &j); err != nil {
 		return nil, fmt.Errorf("description of shares: %w", err)
+	}
+	if j.Kind != "" {
+		return nil, fmt.Errorf("%w: it describes %.40q, and shares of a master secret are wanted", ErrKind, j.Kind)
 	}
 	s, err := j.sharing()
 	switch {

@@ -105,11 +105,7 @@ func (m *MasterSecret) Split(random io.Reader, threshold, shares int) ([]*Share,
 		p.ScalarMult(a, bls12381.G2Generator())
 		f, c.points = append(f, a), append(c.points, p)
 	}
-	defer func() {
-		for _, a := range f[1:] {
-			*a = bls12381.Scalar{}
-		}
-	}()
+	defer func() { destroyScalars(f[1:]) }()
 	out := make([]*Share, shares)
 	for i := range out {
 		out[i] = &Share{commitments: c, index: i + 1, s: evaluate(f, i+1)}
@@ -171,7 +167,7 @@ func Recombine(shares []*Share) (*MasterSecret, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := interpolate(shares, indices, 0)
+	s := interpolate(scalars(shares), indices, 0)
 	defer func() { *s = bls12381.Scalar{} }()
 	b, err := s.MarshalBinary()
 	if err != nil {
@@ -199,7 +195,7 @@ func RecoverShare(shares []*Share, index int) (*Share, error) {
 	if index < 1 || index > c.shares {
 		return nil, fmt.Errorf("%w: there is no share %d of %d", ErrShare, index, c.shares)
 	}
-	x := &Share{commitments: c, index: index, s: interpolate(shares, indices, index)}
+	x := &Share{commitments: c, index: index, s: interpolate(scalars(shares), indices, index)}
 	return x, x.Verify()
 }
 
@@ -238,11 +234,20 @@ func evaluate(f []*bls12381.Scalar, x int) *bls12381.Scalar {
 	return sum
 }
 
-// interpolate returns f(x) of the polynomial through the shares.
-func interpolate(shares []*Share, indices []int, x int) *bls12381.Scalar {
+// scalars returns the values of shares, which stay theirs.
+func scalars(shares []*Share) []*bls12381.Scalar {
+	out := make([]*bls12381.Scalar, len(shares))
+	for i, x := range shares {
+		out[i] = x.s
+	}
+	return out
+}
+
+// interpolate returns f(x) of the polynomial through values at indices.
+func interpolate(values []*bls12381.Scalar, indices []int, x int) *bls12381.Scalar {
 	sum, part := new(bls12381.Scalar), new(bls12381.Scalar)
-	for i, share := range shares {
-		part.Mul(lagrange(indices, i, x), share.s)
+	for i, value := range values {
+		part.Mul(lagrange(indices, i, x), value)
 		sum.Add(sum, part)
 	}
 	*part = bls12381.Scalar{}

@@ -80,7 +80,7 @@ func (p *PKG) begin(next whole, o EpochOptions) error {
 		if err != nil {
 			return err
 		}
-		if err := p.write(d); err != nil {
+		if err := d.write(p.Config); err != nil {
 			return err
 		}
 		fact = sharingFact(typeEpoch, d.sharing, last)

@@ -35,7 +35,7 @@ func (p *PKG) CheckFact(f Fact) error { return p.Ledger.checkShares(f) }
 // ParsePending parses the note of share files and returns how it is written
 // again.
 func ParsePending(data []byte) ([]byte, error) {
-	p, err := parsePending(data)
+	p, err := sharesNote().parse(data)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package pkgen
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +37,10 @@ type InitOptions struct {
 	// Shares: the master secret is shared out, and the passphrase seals the
 	// recovery key alone; nil: the passphrase seals both.
 	Shares *SharesOptions
+	// RecoveryShares: what opens the recovery key is shared out, and neither
+	// passphrase seals it. Without Shares the passphrase seals the master secret
+	// alone.
+	RecoveryShares *SharesOptions
 }
 
 // Init makes a PKG of epoch 1 in an empty or new directory and returns its
@@ -68,26 +71,14 @@ func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
 		return nil, fmt.Errorf("make the master secret: %w", err)
 	}
 	defer master.Destroy()
-	recovery, recoveryPub, recoveryHash, err := newRecovery(c.Random, cmp.Or(c.recovery, recoveryAlgorithm))
+	recovery, err := c.makeRecovery(passphrase, o)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(recovery)
-	recoveryFile := o.RecoveryFile
-	if recoveryFile == "" {
-		recoveryFile = c.path(RecoveryFile)
-	} else if _, err := os.Lstat(recoveryFile); err == nil {
-		return nil, fmt.Errorf("recovery key: %s: %w", recoveryFile, keyfile.ErrExists)
+	if err := recovery.writeShares(c); err != nil {
+		return nil, err
 	}
-	recoveryPassphrase := o.Recovery
-	if recoveryPassphrase == nil {
-		recoveryPassphrase = passphrase
-	}
-	sealedRecovery, err := seal(recovery, recoveryPassphrase, c.WorkFactor)
-	if err != nil {
-		return nil, fmt.Errorf("seal the recovery key: %w", err)
-	}
-	fact := Fact{Type: typeInit, Lab: o.Lab, Params: master.Params(), Recovery: &recoveryHash}
+	fact := Fact{Type: typeInit, Lab: o.Lab, Params: master.Params(), Recovery: &recovery.hash}
 	last, finish, err := c.keep(master, passphrase, o.Shares, &fact)
 	if err != nil {
 		return nil, err
@@ -100,13 +91,11 @@ func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range []initFile{
-		{recoveryFile, sealedRecovery, keyfile.SecretPerm},
-		{c.path(RecoveryPubFile), recoveryPub, keyfile.SecretPerm},
-		{c.path(LedgerFile), ledger, keyfile.SecretPerm},
-		{c.path(ParamsFile), append(params, '\n'), keyfile.PublicPerm},
-		last,
-	} {
+	files := append(recovery.files,
+		initFile{c.path(LedgerFile), ledger, keyfile.SecretPerm},
+		initFile{c.path(ParamsFile), append(params, '\n'), keyfile.PublicPerm},
+		last)
+	for _, f := range files {
 		if err := c.Files.WriteDurable(f.path, f.data, f.perm); err != nil {
 			return nil, err
 		}
@@ -114,7 +103,7 @@ func (c Config) init(passphrase []byte, o InitOptions) (*Ledger, error) {
 			return nil, err
 		}
 	}
-	if err := finish(); err != nil {
+	if err := errors.Join(finish(), c.settleRecovery()); err != nil {
 		return nil, err
 	}
 	read, err := ReadLedger(c.path(LedgerFile), master.Params())
@@ -151,7 +140,7 @@ func (c Config) keep(master *ibc.MasterSecret, passphrase []byte, shares *Shares
 		if err != nil {
 			return last, nil, fmt.Errorf("seal the master secret: %w", err)
 		}
-		return initFile{c.path(MasterFile), sealed, keyfile.SecretPerm}, func() error { return nil }, c.dropPending()
+		return initFile{c.path(MasterFile), sealed, keyfile.SecretPerm}, func() error { return nil }, sharesNote().drop(c)
 	}
 	d, err := c.deal(master, 1, *shares)
 	if err != nil {
@@ -165,7 +154,7 @@ func (c Config) keep(master *ibc.MasterSecret, passphrase []byte, shares *Shares
 		return last, nil, err
 	}
 	finish = func() error { return c.Files.RemoveDurable(c.path(pendingFile)) }
-	return initFile{c.path(SharesFile), description, keyfile.PublicPerm}, finish, c.write(d)
+	return initFile{c.path(SharesFile), description, keyfile.PublicPerm}, finish, d.write(c)
 }
 
 // checkUnused refuses a directory that holds a PKG, or a ledger that records
@@ -279,6 +268,9 @@ func (p *PKG) open(key func(*Ledger) (authority, error)) error {
 	}
 	p.Ledger = ledger
 	if err := p.Files.Sweep(p.Dir); err != nil {
+		return err
+	}
+	if err := p.settleRecovery(); err != nil {
 		return err
 	}
 	state := ledger.Log.State

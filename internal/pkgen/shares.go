@@ -80,7 +80,7 @@ func (c Config) sharing(ledger *Ledger) (s *custody.Sharing, unsettled bool, err
 	if err == nil && s.ID() == *entry.Sharing {
 		return s, false, nil
 	}
-	pending, pendingErr := readPending(c.path(pendingFile))
+	pending, pendingErr := sharesNote().read(c)
 	if pendingErr == nil && pending.sharing.ID() == *entry.Sharing {
 		return pending.sharing, true, nil
 	}
@@ -123,7 +123,7 @@ func (p *PKG) settleSharing() error {
 	if err := p.Files.Wipe(p.path(MasterFile)); err != nil {
 		return err
 	}
-	pending, err := readPending(p.path(pendingFile))
+	pending, err := sharesNote().read(p.Config)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil

@@ -45,8 +45,9 @@ type Shared struct {
 }
 
 // dealt is a sharing whose shares are sealed and not yet written.
-type dealt struct {
-	sharing *custody.Sharing
+type dealt[S described] struct {
+	note    note[S]
+	sharing S
 	files   []shareFile
 }
 
@@ -56,22 +57,35 @@ type shareFile struct {
 }
 
 // deal shares a master secret out, in memory.
-func (c Config) deal(m *ibc.MasterSecret, serial uint64, o SharesOptions) (*dealt, error) {
+func (c Config) deal(m *ibc.MasterSecret, serial uint64, o SharesOptions) (*dealt[*custody.Sharing], error) {
 	shares, sharing, err := custody.Deal(m, c.Random, o.Threshold, serial, o.names())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
-	d := &dealt{sharing: sharing}
+	files, err := sealShares(shares, o.Holders, c.sharesDir(o.Out), sharing)
+	return &dealt[*custody.Sharing]{sharesNote(), sharing, files}, err
+}
+
+// sealShares seals each share for its holder, and destroys all of them.
+func sealShares[X interface {
+	Seal(bundle.Recipient) ([]byte, error)
+	Destroy()
+}](shares []X, holders []Holder, dir string, of described) ([]shareFile, error) {
+	defer func() {
+		for _, x := range shares {
+			x.Destroy()
+		}
+	}()
+	paths := sharePaths(of, dir)
+	files := make([]shareFile, len(shares))
 	for i, x := range shares {
-		sealed, err := x.Seal(o.Holders[i].To)
-		x.Destroy()
+		sealed, err := x.Seal(holders[i].To)
 		if err != nil {
 			return nil, err
 		}
-		path := filepath.Join(c.sharesDir(o.Out), sharing.FileName(x.Index()))
-		d.files = append(d.files, shareFile{path, sealed})
+		files[i] = shareFile{paths[i], sealed}
 	}
-	return d, nil
+	return files, nil
 }
 
 func (c Config) sharesDir(out string) string {
@@ -81,7 +95,7 @@ func (c Config) sharesDir(out string) string {
 	return out
 }
 
-func (d *dealt) paths() []string {
+func (d *dealt[S]) paths() []string {
 	paths := make([]string, len(d.files))
 	for i, f := range d.files {
 		paths[i] = f.path
@@ -91,11 +105,11 @@ func (d *dealt) paths() []string {
 
 // write writes the share files. Before, it notes in the directory which they
 // are, so that a run that follows a cut one knows those that never counted.
-func (c Config) write(d *dealt) error {
-	if err := c.dropPending(); err != nil {
+func (d *dealt[S]) write(c Config) error {
+	if err := d.note.drop(c); err != nil {
 		return err
 	}
-	pending := pending{sharing: d.sharing}
+	pending := pending[S]{sharing: d.sharing}
 	for _, f := range d.files {
 		path, err := filepath.Abs(f.path)
 		if err != nil {
@@ -109,11 +123,11 @@ func (c Config) write(d *dealt) error {
 	if err := c.makeSharesDir(filepath.Dir(d.files[0].path)); err != nil {
 		return err
 	}
-	note, err := pending.marshal()
+	data, err := pending.marshal()
 	if err != nil {
 		return err
 	}
-	if err := c.Files.WriteDurable(c.path(pendingFile), note, keyfile.SecretPerm); err != nil {
+	if err := c.Files.WriteDurable(c.path(d.note.file), data, keyfile.SecretPerm); err != nil {
 		return err
 	}
 	for _, f := range d.files {
@@ -138,24 +152,6 @@ func (c Config) writeShare(f shareFile) error {
 	return keyfile.ReadBack(f.path, f.sealed)
 }
 
-// dropPending wipes the share files of a run that was cut before its sharing
-// counted.
-func (c Config) dropPending() error {
-	pending, err := readPending(c.path(pendingFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, path := range pending.left() {
-		if err := c.Files.Wipe(path); err != nil {
-			return err
-		}
-	}
-	return c.Files.RemoveDurable(c.path(pendingFile))
-}
-
 // Reshare gives new shares of the same secret, to the same or other holders and
 // with the same or another threshold. The sharing before counts no more: its
 // shares fit none of the new ones; but they make the secret among themselves
@@ -175,7 +171,7 @@ func (p *PKG) Reshare(o SharesOptions) (*Shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.write(d); err != nil {
+	if err := d.write(p.Config); err != nil {
 		return nil, err
 	}
 	fact := sharingFact(typeShares, d.sharing, last)
@@ -237,9 +233,13 @@ func (p *PKG) RecoverShare(holder Holder, out string, lab bool) (*Shared, error)
 // ShareFiles returns where the shares of a sharing are written, that of share 1
 // first; out is as in SharesOptions.
 func (c Config) ShareFiles(s *custody.Sharing, out string) []string {
+	return sharePaths(s, c.sharesDir(out))
+}
+
+func sharePaths(s described, dir string) []string {
 	paths := make([]string, len(s.Holders()))
 	for i := range paths {
-		paths[i] = filepath.Join(c.sharesDir(out), s.FileName(i+1))
+		paths[i] = filepath.Join(dir, s.FileName(i+1))
 	}
 	return paths
 }

@@ -41,6 +41,9 @@ func VerifyDir(dir string) (*Ledger, error) {
 	if recovery.SHA256 != ledger.Recovery() {
 		return nil, fmt.Errorf("%s: %w: the ledger records another recovery key", c.path(RecoveryPubFile), ErrForeign)
 	}
+	if err := c.verifyRecoverySharing(ledger); err != nil {
+		return nil, err
+	}
 	if _, shared := ledger.Sharing(); shared {
 		return ledger, c.verifySharing(ledger)
 	}

@@ -246,6 +246,8 @@ func TestExamplesRun(t *testing.T) {
 	b.holders("alice", "bob", "carol", "dora")
 	path("pkg-offline init")
 	b.must("mkdir alice bob carol && mv shared/shares/share-1-* alice && mv shared/shares/share-2-* bob && mv shared/shares/share-3-* carol")
+	b.must("cp apart/recovery.age apart.age && cp apart/recovery.age.shares.json apart.age.shares.json")
+	b.must("cp apart/recovery-shares/recovery-share-1-* alice/apart.share.age && cp apart/recovery-shares/recovery-share-2-* bob/apart.share.age")
 	path("pkg-offline shares verify") // before they are refreshed
 	path("pkg-offline shares paper")
 	path("clmctl recipient")

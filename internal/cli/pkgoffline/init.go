@@ -1,6 +1,7 @@
 package pkgoffline
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/cli/clikit"
 	"github.com/edgeclm/edgeclm/internal/pkgen"
 )
@@ -18,13 +20,18 @@ type initOptions struct {
 	passphrase        sealing
 	recovery          sealing // of the recovery key
 	deal              dealOptions
+	dealRecovery      dealOptions
 }
 
 // sharePassphraseFlag is the flag for the passphrases of shares at init.
 const sharePassphraseFlag = "share-passphrase-file"
 
+// recoverySharePassphraseFlag is that for the passphrases of shares of the
+// recovery key.
+const recoverySharePassphraseFlag = recoveryPrefix + sharePassphraseFlag
+
 func (a *app) initCommand() *cobra.Command {
-	var o initOptions
+	o := initOptions{dealRecovery: dealOptions{prefix: recoveryPrefix}}
 	cmd := &cobra.Command{
 		Use:   "init --dir DIR",
 		Short: "Make a PKG: a new master secret, sealed to a passphrase",
@@ -42,11 +49,18 @@ of its own, sealed for its holder, who takes it away; the passphrase then seals
 the recovery key alone. What is public of the shares is in shares.json, of which
 each holder keeps a copy to check the share with.
 
+With --recovery-shares or --recovery-holder the recovery key is sealed to no
+passphrase but to a random number that is shared out in the same way, and any
+--recovery-threshold of its shares open it. They are never taken for those of the
+master secret, and may have other holders. What is public of them lies beside the
+key (recovery.age.shares.json) and is kept with it.
+
 The params_id that it prints is the one root of trust: devices can be held to it
 when they are provisioned (devagent provision --params-id).`,
 		Example: `  pkg-offline init --dir pkg --passphrase-file pass
   pkg-offline init --dir pkg-2 --generate-passphrase pass-2
-  pkg-offline init --dir shared --passphrase-file pass --threshold 2 --holder alice=alice.age --holder bob=bob.age --holder carol=carol.age`,
+  pkg-offline init --dir shared --passphrase-file pass --threshold 2 --holder alice=alice.age --holder bob=bob.age --holder carol=carol.age
+  pkg-offline init --dir apart --passphrase-file pass --recovery-threshold 2 --recovery-holder alice=alice.age --recovery-holder bob=bob.age --recovery-holder carol=carol.age`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runInit(cmd, o) },
 	}
@@ -57,6 +71,7 @@ when they are provisioned (devagent provision --params-id).`,
 	a.registerSealing(f, &o.recovery, "passphrase of the recovery key, if it is to have one of its own", "recovery-passphrase")
 	a.participantFlag(f)
 	o.deal.register(a, f, sharePassphraseFlag)
+	o.dealRecovery.register(a, f, recoverySharePassphraseFlag)
 	_ = cmd.MarkFlagRequired("dir")
 	return cmd
 }
@@ -71,14 +86,31 @@ type initResult struct {
 	Ledger       string `json:"ledger"`
 	Lab          bool   `json:"lab"`
 
-	Sharing *sharingView `json:"sharing,omitempty"`
+	Sharing        *sharingView         `json:"sharing,omitempty"`
+	RecoveryShares *recoverySharingView `json:"recovery_sharing,omitempty"`
+}
+
+// check refuses what makes no PKG, before anything is asked for.
+func (o *initOptions) check() error {
+	for _, deal := range []*dealOptions{&o.deal, &o.dealRecovery} {
+		if deal.given() {
+			if err := deal.check(); err != nil {
+				return explainRequest(err)
+			}
+		}
+	}
+	switch shared := o.dealRecovery.given(); {
+	case shared && o.recovery.given():
+		return clikit.Usage("the recovery key is shared out: no passphrase of its own seals it")
+	case shared && o.deal.given() && o.passphrase.given():
+		return clikit.Usage("the master secret and the recovery key are shared out: there is nothing for a passphrase to seal")
+	}
+	return nil
 }
 
 func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
-	if o.deal.given() {
-		if err := o.deal.check(); err != nil {
-			return explainRequest(err)
-		}
+	if err := o.check(); err != nil {
+		return err
 	}
 	if err := a.config(o.dir).Unused(); err != nil {
 		return explain(fmt.Errorf("make a PKG: %w", err))
@@ -94,33 +126,25 @@ func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.deal.given() {
-		o.passphrase.what = "passphrase of the recovery key"
-	}
-	passphrase, err := a.newPassphrase(cmd.Context(), o.passphrase)
+	options := pkgen.InitOptions{Lab: a.lab, RecoveryFile: o.recoveryFile, Witness: r.witness}
+	passphrase, err := a.readInit(cmd.Context(), o, &options)
+	defer func() {
+		clear(passphrase)
+		clear(options.Recovery)
+	}()
 	if err != nil {
 		return err
-	}
-	defer clear(passphrase)
-	options := pkgen.InitOptions{Lab: a.lab, RecoveryFile: o.recoveryFile, Witness: r.witness}
-	if o.recovery.given() {
-		o.recovery.what = "passphrase of the recovery key"
-		if options.Recovery, err = a.newPassphrase(cmd.Context(), o.recovery); err != nil {
-			return err
-		}
-		defer clear(options.Recovery)
-	}
-	if o.deal.given() {
-		shares, err := o.deal.options(cmd.Context(), a, sharePassphraseFlag, a.lab)
-		if err != nil {
-			return err
-		}
-		options.Shares = &shares
 	}
 	if err := r.begin(nil, connected); err != nil {
 		return explain(err)
 	}
-	ledger, err := pkgen.Init(r.config(), passphrase, options)
+	c := r.config()
+	if o.dealRecovery.given() {
+		options.Witness = func(ledger *pkgen.Ledger, s bundle.Signer) error {
+			return r.witnessRecovery(ledger, s, c.RecoveryPath(options)+pkgen.RecoverySharingSuffix)
+		}
+	}
+	ledger, err := pkgen.Init(c, passphrase, options)
 	if err != nil {
 		return explain(fmt.Errorf("make a PKG: %w", r.unwitnessed(err)))
 	}
@@ -139,6 +163,40 @@ func (o initOptions) hasPlace() error {
 	return nil
 }
 
+// readInit asks for what everything is sealed to. The passphrase is nil if there
+// is nothing for one to seal.
+func (a *app) readInit(ctx context.Context, o initOptions, options *pkgen.InitOptions) (passphrase []byte, err error) {
+	if o.deal.given() {
+		o.passphrase.what = "passphrase of the recovery key"
+	}
+	if !o.deal.given() || !o.dealRecovery.given() {
+		if passphrase, err = a.newPassphrase(ctx, o.passphrase); err != nil {
+			return nil, err
+		}
+	}
+	if o.recovery.given() {
+		o.recovery.what = "passphrase of the recovery key"
+		if options.Recovery, err = a.newPassphrase(ctx, o.recovery); err != nil {
+			return passphrase, err
+		}
+	}
+	if o.deal.given() {
+		shares, err := o.deal.options(ctx, a, sharePassphraseFlag, a.lab)
+		if err != nil {
+			return passphrase, err
+		}
+		options.Shares = &shares
+	}
+	if o.dealRecovery.given() {
+		shares, err := o.dealRecovery.options(ctx, a, recoverySharePassphraseFlag, a.lab)
+		if err != nil {
+			return passphrase, err
+		}
+		options.RecoveryShares = &shares
+	}
+	return passphrase, nil
+}
+
 func (a *app) renderInit(o initOptions, ledger *pkgen.Ledger) error {
 	id, head := ledger.Params.ID(), ledger.Head()
 	r := initResult{
@@ -147,6 +205,19 @@ func (a *app) renderInit(o initOptions, ledger *pkgen.Ledger) error {
 	}
 	if r.RecoveryFile == "" {
 		r.RecoveryFile = filepath.Join(o.dir, pkgen.RecoveryFile)
+	}
+	if o.dealRecovery.given() {
+		path := r.RecoveryFile + pkgen.RecoverySharingSuffix
+		sharing, err := pkgen.ReadRecoverySharing(path)
+		if err != nil {
+			return explain(err)
+		}
+		r.RecoveryShares = viewRecoverySharing(sharing, path, a.config(o.dir).RecoveryShareFiles(sharing, o.dealRecovery.out))
+		a.noteShares(r.RecoveryShares.Files)
+	}
+	if o.recoveryFile == "" && o.dealRecovery.given() {
+		a.note("move %s and %s to a medium of their own: they are for the day on which the PKG is lost", r.RecoveryFile, r.RecoveryShares.File)
+	} else if o.recoveryFile == "" {
 		a.note("move %s to a medium of its own: it is for the day on which the PKG is lost", r.RecoveryFile)
 	}
 	if o.deal.given() {
@@ -158,12 +229,13 @@ func (a *app) renderInit(o initOptions, ledger *pkgen.Ledger) error {
 		r.Sharing = &view
 		a.noteShares(view.Files)
 	}
-	return a.render(r, append([]clikit.Field{
+	fields := append([]clikit.Field{
 		{Name: "params_id", Value: r.ParamsID},
 		{Name: "epoch", Value: strconv.FormatUint(uint64(r.Epoch), 10)},
 		{Name: "recovery_sha256", Value: r.Recovery},
 		{Name: "recovery_file", Value: r.RecoveryFile},
 		{Name: "ledger", Value: r.Ledger},
 		{Name: "lab", Value: strconv.FormatBool(r.Lab)},
-	}, r.Sharing.fields()...)...)
+	}, r.Sharing.fields()...)
+	return a.render(r, append(fields, r.RecoveryShares.fields()...)...)
 }

@@ -30,6 +30,9 @@ func (k *keys) register(f *pflag.FlagSet) {
 	k.shares.register(f)
 }
 
+// flag names one of the flags.
+func (k *shareKeys) flag(name string) string { return "--" + k.prefix + name }
+
 // paths returns what may be standard input, of which there is one.
 func (k *keys) paths() []string {
 	return slices.Concat([]string{k.passphraseFile}, k.shares.passphraseFiles, k.shares.identityFiles)
@@ -37,18 +40,23 @@ func (k *keys) paths() []string {
 
 // shareKeys are share files and what opens each.
 type shareKeys struct {
+	prefix                                string // of the flags: "", or recoveryPrefix
 	files, passphraseFiles, identityFiles []string
 }
 
 func (k *shareKeys) register(f *pflag.FlagSet) {
-	f.StringArrayVar(&k.files, "share", nil, "file of a share of the master secret (repeat for each)")
+	of := "the master secret"
+	if k.prefix == recoveryPrefix {
+		of = "what opens the recovery key"
+	}
+	f.StringArrayVar(&k.files, k.prefix+"share", nil, "file of a share of "+of+" (repeat for each)")
 	k.registerSecrets(f)
 }
 
 // registerSecrets adds the flags for what opens shares.
 func (k *shareKeys) registerSecrets(f *pflag.FlagSet) {
-	f.StringArrayVar(&k.passphraseFiles, "share-passphrase-file", nil, "file with the passphrase of a share, in the order of those that have one (repeat for more; default: ask)")
-	f.StringArrayVar(&k.identityFiles, "share-identity-file", nil, "file with the age key (AGE-SECRET-KEY-…) that opens shares (repeat for more)")
+	f.StringArrayVar(&k.passphraseFiles, k.prefix+"share-passphrase-file", nil, "file with the passphrase of a share, in the order of those that have one (repeat for more; default: ask)")
+	f.StringArrayVar(&k.identityFiles, k.prefix+"share-identity-file", nil, "file with the age key (AGE-SECRET-KEY-…) that opens shares (repeat for more)")
 }
 
 // opening is what opens a PKG, once it was asked for.
@@ -101,40 +109,50 @@ func (a *app) readKeys(ctx context.Context, dir string, public *pkgen.Ledger, k 
 // openShares opens the share files; those that were opened before an error are
 // returned too.
 func (a *app) openShares(ctx context.Context, sharing *custody.Sharing, k shareKeys) ([]*custody.Share, error) {
-	r, err := a.newShareReader(ctx, sharing, k)
+	r, err := newShareReader(ctx, a, k, masterShare(sharing))
 	if err != nil {
 		return nil, err
 	}
-	var shares []*custody.Share
-	for _, path := range k.files {
-		x, err := r.open(path)
-		if err != nil {
-			return shares, fmt.Errorf("share %s: %w", path, err)
-		}
-		shares = append(shares, x)
-	}
-	return shares, r.finished()
+	return r.all(k.files)
 }
 
-func destroy(shares []*custody.Share) {
+// masterShare opens shares of a master secret.
+func masterShare(sharing *custody.Sharing) openShare[*custody.Share] {
+	return func(sealed []byte, opener bundle.Opener) (*custody.Share, error) {
+		return custody.Open(sealed, opener, sharing)
+	}
+}
+
+// recoveryShare opens shares of what opens a recovery key.
+func recoveryShare(sharing *custody.RecoverySharing) openShare[*custody.RecoveryShare] {
+	return func(sealed []byte, opener bundle.Opener) (*custody.RecoveryShare, error) {
+		return custody.OpenRecovery(sealed, opener, sharing)
+	}
+}
+
+func destroy[S interface{ Destroy() }](shares []S) {
 	for _, x := range shares {
 		x.Destroy()
 	}
 }
 
-// shareReader opens share files one after the other.
-type shareReader struct {
+// openShare opens the file of a share and checks it against its sharing.
+type openShare[S any] func(sealed []byte, opener bundle.Opener) (S, error)
+
+// shareReader opens share files, of either kind, one after the other.
+type shareReader[S any] struct {
 	app         *app
 	ctx         context.Context
-	sharing     *custody.Sharing
+	keys        shareKeys
+	openShare   openShare[S]
 	openers     []bundle.Opener
 	passphrases []string // files, of the shares to come
 }
 
-func (a *app) newShareReader(ctx context.Context, sharing *custody.Sharing, k shareKeys) (*shareReader, error) {
-	r := &shareReader{app: a, ctx: ctx, sharing: sharing, passphrases: k.passphraseFiles}
+func newShareReader[S any](ctx context.Context, a *app, k shareKeys, open openShare[S]) (*shareReader[S], error) {
+	r := &shareReader[S]{app: a, ctx: ctx, keys: k, openShare: open, passphrases: k.passphraseFiles}
 	for _, path := range k.identityFiles {
-		secret, err := a.readSecret(ctx, clikit.Secret{Path: path, Flag: "--share-identity-file", What: "age key of a holder", Program: program, Quiet: a.Quiet})
+		secret, err := a.readSecret(ctx, clikit.Secret{Path: path, Flag: k.flag("share-identity-file"), What: "age key of a holder", Program: program, Quiet: a.Quiet})
 		if err != nil {
 			return nil, err
 		}
@@ -148,38 +166,52 @@ func (a *app) newShareReader(ctx context.Context, sharing *custody.Sharing, k sh
 	return r, nil
 }
 
-func (r *shareReader) open(path string) (*custody.Share, error) {
+// all opens the files and demands that every passphrase was for one. Shares that
+// were opened before an error are returned too.
+func (r *shareReader[S]) all(files []string) (shares []S, err error) {
+	for _, path := range files {
+		x, err := r.open(path)
+		if err != nil {
+			return shares, fmt.Errorf("share %s: %w", path, err)
+		}
+		shares = append(shares, x)
+	}
+	return shares, r.finished()
+}
+
+func (r *shareReader[S]) open(path string) (none S, err error) {
 	sealed, err := keyfile.Read(path, custody.MaxShareFile)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	kinds, err := bundle.SealedTo(sealed)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	if len(kinds) == 1 && kinds[0] == "scrypt" {
 		opener, err := r.passphrase(path)
 		if err != nil {
-			return nil, err
+			return none, err
 		}
-		return custody.Open(sealed, opener, r.sharing)
+		return r.openShare(sealed, opener)
 	}
 	for _, opener := range r.openers {
-		x, err := custody.Open(sealed, opener, r.sharing)
+		x, err := r.openShare(sealed, opener)
 		if !errors.Is(err, bundle.ErrRecipient) {
 			return x, err
 		}
 	}
+	flag := r.keys.flag("share-identity-file")
 	if len(r.openers) == 0 {
-		return nil, clikit.WithHint(clikit.Usage("it is sealed to an age key"), "give the key with --share-identity-file FILE")
+		return none, clikit.WithHint(clikit.Usage("it is sealed to an age key"), "give the key with "+flag+" FILE")
 	}
-	return nil, fmt.Errorf("%w than the keys of --share-identity-file", bundle.ErrRecipient)
+	return none, fmt.Errorf("%w than the keys of %s", bundle.ErrRecipient, flag)
 }
 
 // passphrase returns what opens a share that is sealed to a passphrase.
-func (r *shareReader) passphrase(path string) (bundle.Opener, error) {
+func (r *shareReader[S]) passphrase(path string) (bundle.Opener, error) {
 	from := clikit.Secret{
-		Flag: "--share-passphrase-file", What: "passphrase of " + filepath.Base(path), Opens: true,
+		Flag: r.keys.flag("share-passphrase-file"), What: "passphrase of " + filepath.Base(path), Opens: true,
 		NoInput: r.app.NoInput, Program: program, Quiet: r.app.Quiet,
 	}
 	if len(r.passphrases) > 0 {
@@ -194,7 +226,7 @@ func (r *shareReader) passphrase(path string) (bundle.Opener, error) {
 }
 
 // finished demands that every passphrase was for a share.
-func (r *shareReader) finished() error {
+func (r *shareReader[S]) finished() error {
 	if n := len(r.passphrases); n > 0 {
 		return clikit.Usage("%d passphrases of shares are left over", n)
 	}

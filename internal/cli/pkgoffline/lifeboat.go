@@ -3,6 +3,7 @@ package pkgoffline
 import (
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -21,10 +22,14 @@ type lifeboatOptions struct {
 
 // recoveryKeys are where the recovery key of the PKG that is left is, and what
 // opens it.
-type recoveryKeys struct{ file, passphraseFile string }
+type recoveryKeys struct {
+	file, passphraseFile string
+	sharing              string // "": beside the file
+	shares               shareKeys
+}
 
 func (a *app) lifeboatCommand() *cobra.Command {
-	var o lifeboatOptions
+	o := lifeboatOptions{recovery: recoveryKeys{shares: shareKeys{prefix: recoveryPrefix}}}
 	cmd := &cobra.Command{
 		Use:   "lifeboat --recovery-file FILE --dir NEWPKG --out MEDIUM",
 		Short: "Give the fleet of a PKG that is lost or stolen this one instead",
@@ -45,20 +50,27 @@ its file (FILE.lifeboats), before it is signed; keep that record with the key. G
 the ledger of the PKG that is left too, if you have a copy: a PKG that was reached
 by a lifeboat knows its number, and the key is held to it.
 
+A recovery key that was shared out is opened by enough of its shares, brought
+together: --recovery-share for each.
+
 The same run again completes one that was interrupted.`,
-		Example: "  pkg-offline lifeboat --recovery-file recovery.age --recovery-passphrase-file pass --dir newpkg --passphrase-file pass --old oldpkg --out usb",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return explainRequest(a.runLifeboat(cmd, o)) },
+		Example: `  pkg-offline lifeboat --recovery-file recovery.age --recovery-passphrase-file pass --dir newpkg --passphrase-file pass --old oldpkg --out usb
+  pkg-offline lifeboat --recovery-file apart.age --recovery-share alice/apart.share.age --recovery-share bob/apart.share.age --recovery-share-identity-file alice.key --recovery-share-identity-file bob.key --dir pkg-2 --passphrase-file pass-2 --out usb-new`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return explainRequest(a.runLifeboat(cmd, o)) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the new PKG")
 	o.keys.register(f)
 	f.StringVar(&o.recovery.file, "recovery-file", "", "the sealed recovery key of the PKG that is left")
 	f.StringVar(&o.recovery.passphraseFile, "recovery-passphrase-file", "", "file with the passphrase of the recovery key, - for standard input (default: ask)")
+	f.StringVar(&o.recovery.sharing, "recovery-sharing", "", "description of the shares of the recovery key, or a copy of it (default: beside its file)")
+	o.recovery.shares.register(f)
 	f.StringVar(&o.old, "old", "", "directory of the PKG that is left, or a copy with its ledger.jsonl and params.json")
 	f.StringVar(&o.out, "out", "", "the medium: a directory, made if need be")
 	f.Uint32Var(&o.serial, "serial", 0, "number of the statement (default: the next that is known, 1 for the first)")
 	a.participantFlag(f)
+	cmd.MarkFlagsMutuallyExclusive("recovery-passphrase-file", "recovery-share")
 	for _, required := range []string{"dir", "out", "recovery-file"} {
 		_ = cmd.MarkFlagRequired(required)
 	}
@@ -67,7 +79,7 @@ The same run again completes one that was interrupted.`,
 
 func (a *app) runLifeboat(cmd *cobra.Command, o lifeboatOptions) error {
 	stdin := 0
-	for _, path := range append(o.keys.paths(), o.recovery.passphraseFile) {
+	for _, path := range slices.Concat(o.keys.paths(), o.recovery.paths()) {
 		if path == "-" {
 			stdin++
 		}
@@ -92,11 +104,11 @@ func (a *app) runLifeboat(cmd *cobra.Command, o lifeboatOptions) error {
 	if request.Lab, err = a.checkAirGap(a.lab || public.Lab()); err != nil {
 		return err
 	}
-	passphrase, err := a.readSecret(cmd.Context(), a.recoveryPassphrase(o.recovery.passphraseFile))
+	recovery, err := a.readRecovery(cmd.Context(), o.recovery)
 	if err != nil {
 		return err
 	}
-	defer clear(passphrase)
+	defer recovery.forget()
 	opening, err := a.readKeys(cmd.Context(), o.dir, public, o.keys)
 	if err != nil {
 		return err
@@ -105,7 +117,7 @@ func (a *app) runLifeboat(cmd *cobra.Command, o lifeboatOptions) error {
 	if err != nil {
 		return err
 	}
-	launched, err := launch(r, p, o, passphrase, request)
+	launched, err := launch(r, p, recovery, request)
 	if err := errors.Join(r.end(err, p), p.Close()); err != nil {
 		return err
 	}
@@ -117,9 +129,9 @@ func (a *app) runLifeboat(cmd *cobra.Command, o lifeboatOptions) error {
 	return a.render(view, view.fields()...)
 }
 
-func launch(r *run, p *pkgen.PKG, o lifeboatOptions, passphrase []byte, request pkgen.LifeboatRequest) (*pkgen.Launched, error) {
+func launch(r *run, p *pkgen.PKG, recovery openingRecovery, request pkgen.LifeboatRequest) (*pkgen.Launched, error) {
 	var err error
-	if request.Key, err = pkgen.OpenRecovery(o.recovery.file, passphrase); err != nil {
+	if request.Key, err = recovery.open(); err != nil {
 		return nil, err
 	}
 	launched, err := p.Lifeboat(request)
@@ -129,14 +141,6 @@ func launch(r *run, p *pkgen.PKG, o lifeboatOptions, passphrase []byte, request 
 	return launched, r.note("a lifeboat statement by the recovery key of another PKG",
 		transcript.Value{Name: "serial", Value: strconv.FormatUint(uint64(launched.Statement.Serial), 10)},
 		transcript.Value{Name: "recovery_sha256", Value: launched.Left.String()})
-}
-
-// recoveryPassphrase says where the passphrase comes from that opens a recovery
-// key.
-func (a *app) recoveryPassphrase(path string) clikit.Secret {
-	s := a.pkgPassphrase(path)
-	s.Flag, s.What = "--recovery-passphrase-file", "passphrase of the recovery key"
-	return s
 }
 
 // lifeboatView is a lifeboat statement as it is shown.

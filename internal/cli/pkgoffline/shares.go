@@ -167,8 +167,14 @@ func sharingValues(made *pkgen.Shared) []transcript.Value {
 		{Name: "serial", Value: fmt.Sprint(made.Sharing.Serial())},
 		{Name: "threshold", Value: fmt.Sprintf("%d of %d", made.Sharing.Threshold(), len(made.Sharing.Holders()))},
 	}
-	for i, name := range made.Sharing.Holders() {
-		values = append(values, transcript.Value{Name: fmt.Sprintf("share %d", i+1), Value: name})
+	return append(values, shareValues(made.Sharing.Holders())...)
+}
+
+// shareValues says for a note who has which share.
+func shareValues(holders []string) []transcript.Value {
+	values := make([]transcript.Value, len(holders))
+	for i, name := range holders {
+		values[i] = transcript.Value{Name: fmt.Sprintf("share %d", i+1), Value: name}
 	}
 	return values
 }

@@ -14,8 +14,10 @@ import (
 	"github.com/edgeclm/edgeclm/internal/pkgen"
 )
 
-// dealOptions are the flags of commands that share the master secret out.
+// dealOptions are the flags of commands that share the master secret out, or what
+// opens the recovery key.
 type dealOptions struct {
+	prefix            string // of the flags: "", or recoveryPrefix
 	shares, threshold int
 	holders           []string
 	out               string
@@ -24,13 +26,23 @@ type dealOptions struct {
 }
 
 func (o *dealOptions) register(a *app, f *pflag.FlagSet, passphraseFlag string) {
-	f.IntVar(&o.shares, "shares", 0, "number of shares (default: as many as there are --holder)")
-	f.IntVar(&o.threshold, "threshold", 0, "how many shares are needed to make the secret")
-	f.StringArrayVar(&o.holders, "holder", nil, "who gets a share: NAME, sealed to a passphrase, or NAME=FILE, sealed to the age recipient in the file (repeat for each, that of share 1 first; default: holder-1 and so on)")
-	f.StringVar(&o.out, "shares-out", "", "directory for the share files (default: shares in the directory of the PKG)")
+	f.IntVar(&o.shares, o.prefix+"shares", 0, "number of shares (default: as many as there are --"+o.prefix+"holder)")
+	f.IntVar(&o.threshold, o.prefix+"threshold", 0, "how many shares are needed to "+o.needed())
+	f.StringArrayVar(&o.holders, o.prefix+"holder", nil, "who gets a share: NAME, sealed to a passphrase, or NAME=FILE, sealed to the age recipient in the file (repeat for each, that of share 1 first; default: holder-1 and so on)")
+	f.StringVar(&o.out, o.prefix+"shares-out", "", "directory for the share files (default: "+o.prefix+"shares in the directory of the PKG)")
 	f.StringArrayVar(&o.passphraseFiles, passphraseFlag, nil, "file with the passphrase for a new share, in the order of the holders that have no age recipient (repeat for more; default: ask)")
 	f.StringArrayVar(&o.generate, generateFlag(passphraseFlag), nil, "new file for a generated passphrase of a new share, for the holders after those (repeat for more)")
 	a.registerWaiver(f)
+}
+
+// recoveryPrefix begins the flags about the recovery key.
+const recoveryPrefix = "recovery-"
+
+func (o *dealOptions) needed() string {
+	if o.prefix == recoveryPrefix {
+		return "open the recovery key"
+	}
+	return "make the secret"
 }
 
 // generateFlag names the flag beside one that ends in -file.
@@ -49,7 +61,7 @@ func (o *dealOptions) list() (names, recipients []string, err error) {
 	for _, h := range o.holders {
 		name, file, found := strings.Cut(h, "=")
 		if found && file == "" {
-			return nil, nil, clikit.Usage("--holder %s: no file behind '='", h)
+			return nil, nil, clikit.Usage("--%sholder %s: no file behind '='", o.prefix, h)
 		}
 		names, recipients = append(names, name), append(recipients, file)
 	}
@@ -68,13 +80,13 @@ func (o *dealOptions) check() error {
 	case err != nil:
 		return err
 	case o.shares != 0 && len(o.holders) > 0 && o.shares != len(names):
-		return clikit.Usage("--shares %d, and %d holders", o.shares, len(names))
+		return clikit.Usage("--%sshares %d, and %d holders", o.prefix, o.shares, len(names))
 	case o.shares == 0 && len(names) == 0:
-		return clikit.WithHint(clikit.Usage("nobody to give a share to"), "give --holder NAME for each, or --shares N")
+		return clikit.WithHint(clikit.Usage("nobody to give a share to"), "give --"+o.prefix+"holder NAME for each, or --"+o.prefix+"shares N")
 	case o.shares != 0 && len(names) == 0:
-		return clikit.Usage("--shares %d: there are %d to %d", o.shares, custody.MinThreshold, custody.MaxHolders)
+		return clikit.Usage("--%sshares %d: there are %d to %d", o.prefix, o.shares, custody.MinThreshold, custody.MaxHolders)
 	case o.threshold == 0:
-		return clikit.WithHint(clikit.Usage("--threshold is not given"), "say how many of the shares are needed: more than one, and few enough that some may be lost")
+		return clikit.WithHint(clikit.Usage("--%sthreshold is not given", o.prefix), "say how many of the shares are needed: more than one, and few enough that some may be lost")
 	}
 	return custody.CheckOptions(o.threshold, names)
 }
@@ -97,7 +109,7 @@ func (o *dealOptions) recipients(ctx context.Context, a *app, passphraseFlag str
 	}
 	var holders []pkgen.Holder
 	for i, name := range names {
-		from := sealing{what: "passphrase for the share of " + name, name: strings.TrimSuffix(passphraseFlag, "-file")}
+		from := sealing{what: "passphrase for the " + strings.ReplaceAll(o.prefix, "-", " ") + "share of " + name, name: strings.TrimSuffix(passphraseFlag, "-file")}
 		switch {
 		case recipients[i] != "":
 		case len(files) > 0:

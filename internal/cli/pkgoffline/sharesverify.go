@@ -1,7 +1,8 @@
 package pkgoffline
 
 import (
-	"encoding/hex"
+	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -14,8 +15,8 @@ import (
 )
 
 type sharesVerifyOptions struct {
-	dir, sharing, paramsID string
-	keys                   shareKeys
+	dir, sharing, paramsID, recovery string
+	keys                             shareKeys
 }
 
 func (a *app) sharesVerifyCommand() *cobra.Command {
@@ -29,7 +30,10 @@ known shares were not shown, makes nothing, and assembles nothing.
 
 A holder checks the own share alone, on the own machine: with a copy of
 shares.json (--sharing), which is public, and the params_id that the ceremony
-printed (--params-id). With --dir, shares.json is held to the PKG's ledger too.`,
+printed (--params-id). With --dir, shares.json is held to the PKG's ledger too.
+
+Shares of what opens the recovery key are checked the same way, with --sharing
+and the description that lies beside the key (recovery.age.shares.json).`,
 		Example: `  pkg-offline shares verify --sharing shared/shares.json --share-identity-file alice.key alice/share-1-alice.s1.share.age
   pkg-offline shares verify --dir shared --share-identity-file alice.key --share-identity-file bob.key alice/share-1-alice.s1.share.age bob/share-2-bob.s1.share.age`,
 		Args: cobra.MinimumNArgs(1),
@@ -37,11 +41,13 @@ printed (--params-id). With --dir, shares.json is held to the PKG's ledger too.`
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.dir, "dir", "", "directory of the PKG")
-	f.StringVar(&o.sharing, "sharing", "", "shares.json, or a copy of it")
+	f.StringVar(&o.sharing, "sharing", "", "shares.json, or recovery.age.shares.json, or a copy of it")
 	f.StringVar(&o.paramsID, "params-id", "", "params_id that the shares must be of, in hex")
+	f.StringVar(&o.recovery, "recovery-sha256", "", "hash of the recovery key that the shares must be of, in hex")
 	o.keys.registerSecrets(f)
 	cmd.MarkFlagsOneRequired("dir", "sharing")
 	cmd.MarkFlagsMutuallyExclusive("dir", "sharing")
+	cmd.MarkFlagsMutuallyExclusive("params-id", "recovery-sha256")
 	return cmd
 }
 
@@ -73,13 +79,13 @@ func (a *app) runSharesVerify(cmd *cobra.Command, o sharesVerifyOptions, files [
 	if err != nil {
 		return err
 	}
-	if id := sharing.Params().ID(); o.paramsID != "" && hex.EncodeToString(id[:]) != o.paramsID {
-		return fmt.Errorf("the description of the shares is %w: its params_id is %x", bundle.ErrParams, id)
+	if err := sharing.heldTo(o); err != nil {
+		return err
 	}
 	if _, err := a.checkAirGap(a.lab || lab); err != nil {
 		return err
 	}
-	r, err := a.newShareReader(cmd.Context(), sharing, o.keys)
+	check, finished, err := sharing.checker(cmd.Context(), a, o.keys)
 	if err != nil {
 		return err
 	}
@@ -87,7 +93,7 @@ func (a *app) runSharesVerify(cmd *cobra.Command, o sharesVerifyOptions, files [
 	failed, seen := 0, map[int]bool{}
 	for _, path := range files {
 		line := verifiedShare{File: path}
-		x, err := r.open(path)
+		index, err := check(path)
 		switch {
 		case clikit.ExitCode(err) == clikit.ExitUsage || cmd.Context().Err() != nil:
 			return fmt.Errorf("share %s: %w", path, err)
@@ -95,16 +101,15 @@ func (a *app) runSharesVerify(cmd *cobra.Command, o sharesVerifyOptions, files [
 			line.Reason = clikit.OneLine(err.Error())
 			failed++
 		default:
-			line.Index, line.Holder, line.Holds = x.Index(), x.Holder, true
-			seen[x.Index()] = true
-			x.Destroy()
+			line.Index, line.Holder, line.Holds = index, sharing.holders[index-1], true
+			seen[index] = true
 		}
 		lines = append(lines, line)
 	}
-	if err := r.finished(); err != nil {
+	if err := finished(); err != nil {
 		return err
 	}
-	for i, name := range sharing.Holders() {
+	for i, name := range sharing.holders {
 		if !seen[i+1] {
 			lines = append(lines, verifiedShare{Index: i + 1, Holder: name})
 		}
@@ -113,8 +118,7 @@ func (a *app) runSharesVerify(cmd *cobra.Command, o sharesVerifyOptions, files [
 	for _, line := range lines {
 		t.Rows = append(t.Rows, line.row())
 	}
-	id := sharing.Params().ID()
-	a.note("sharing %d of params_id %x: any %d of %d make the master secret", sharing.Serial(), id, sharing.Threshold(), len(sharing.Holders()))
+	a.note("%s", sharing.what)
 	if err := clikit.Render(a.Out, a.Output, lines, t); err != nil {
 		return err
 	}
@@ -124,15 +128,88 @@ func (a *app) runSharesVerify(cmd *cobra.Command, o sharesVerifyOptions, files [
 	return nil
 }
 
-func (o sharesVerifyOptions) read() (s *custody.Sharing, lab bool, err error) {
+// checkedSharing is what shares are held to, of either kind.
+type checkedSharing struct {
+	holders  []string
+	what     string     // a sentence
+	paramsID pkgen.Hash // zero of a recovery key
+	recovery pkgen.Hash // zero of a master secret
+	checker  func(context.Context, *app, shareKeys) (checkShare, func() error, error)
+}
+
+// checkShare checks the share in a file and returns its number.
+type checkShare func(path string) (index int, err error)
+
+// heldTo holds it to what the ceremony printed.
+func (s *checkedSharing) heldTo(o sharesVerifyOptions) error {
+	switch {
+	case o.paramsID != "" && s.paramsID.String() != o.paramsID:
+		return fmt.Errorf("the description of the shares is %w: its params_id is %s", bundle.ErrParams, s.paramsID)
+	case o.recovery != "" && s.recovery.String() != o.recovery:
+		return fmt.Errorf("the description of the shares: %w: its recovery_sha256 is %s", pkgen.ErrRecovery, s.recovery)
+	}
+	return nil
+}
+
+func (o sharesVerifyOptions) read() (s *checkedSharing, lab bool, err error) {
 	if o.sharing != "" {
-		s, err = pkgen.ReadSharingFile(o.sharing)
-		return s, false, err
+		recovery, err := pkgen.ReadRecoverySharing(o.sharing)
+		if err == nil {
+			return checkRecovery(recovery), false, nil
+		}
+		if !errors.Is(err, custody.ErrKind) {
+			return nil, false, err
+		}
+		master, err := pkgen.ReadSharingFile(o.sharing)
+		if err != nil {
+			return nil, false, err
+		}
+		return checkMaster(master), false, nil
 	}
 	public, err := pkgen.ReadPublic(o.dir)
 	if err != nil {
 		return nil, false, err
 	}
-	s, err = pkgen.ReadSharing(o.dir, public)
-	return s, public.Lab(), err
+	master, err := pkgen.ReadSharing(o.dir, public)
+	if err != nil {
+		return nil, false, err
+	}
+	return checkMaster(master), public.Lab(), nil
+}
+
+func checkMaster(s *custody.Sharing) *checkedSharing {
+	id := pkgen.Hash(s.Params().ID())
+	return &checkedSharing{
+		holders: s.Holders(), paramsID: id, checker: newChecker(masterShare(s)),
+		what: fmt.Sprintf("sharing %d of params_id %s: any %d of %d make the master secret", s.Serial(), id, s.Threshold(), len(s.Holders())),
+	}
+}
+
+func checkRecovery(s *custody.RecoverySharing) *checkedSharing {
+	return &checkedSharing{
+		holders: s.Holders(), recovery: s.Recovery(), checker: newChecker(recoveryShare(s)),
+		what: fmt.Sprintf("recovery key %s: any %d of %d open it", s.Recovery(), s.Threshold(), len(s.Holders())),
+	}
+}
+
+// newChecker returns what checks shares of a kind, and then that no passphrase is
+// left over.
+func newChecker[S interface {
+	Index() int
+	Destroy()
+}](open openShare[S]) func(context.Context, *app, shareKeys) (checkShare, func() error, error) {
+	return func(ctx context.Context, a *app, k shareKeys) (checkShare, func() error, error) {
+		r, err := newShareReader(ctx, a, k, open)
+		if err != nil {
+			return nil, nil, err
+		}
+		return func(path string) (int, error) {
+			x, err := r.open(path)
+			if err != nil {
+				return 0, err
+			}
+			defer x.Destroy()
+			return x.Index(), nil
+		}, r.finished, nil
+	}
 }

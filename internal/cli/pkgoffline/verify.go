@@ -54,10 +54,10 @@ params_id that is printed, or give --params-id.`,
 
 // verified is a line of the result of verify.
 type verified struct {
-	Kind     string `json:"kind"` // pkg, transcripts, medium, ledger, manifest, transcript, anchor, epoch or receipts
+	Kind     string `json:"kind"` // pkg, transcripts, medium, ledger, manifest, transcript, anchor, epoch, receipts or recovery-shares
 	Path     string `json:"path"`
 	ParamsID string `json:"params_id"`
-	Entries  int    `json:"entries"` // of the ledger, rows of the manifest, anchors of the statement, lines of the transcript, or transcripts
+	Entries  int    `json:"entries"` // of the ledger, rows of the manifest, anchors of the statement, shares, lines of the transcript, or transcripts
 	Ledger   string `json:"ledger"`  // the head, of a transcript its own; "" of a statement
 }
 
@@ -174,6 +174,7 @@ func kinds() []kind {
 		{isStatement, (*verifier).statement},
 		{func(t target) bool { return isSuccession(t.path) }, (*verifier).succession},
 		{func(t target) bool { return !t.dir && isLifeboat(t.path) }, (*verifier).lifeboat},
+		{isRecoverySharing, (*verifier).recoverySharing},
 		{isFile, (*verifier).manifest},
 	}
 }
