@@ -64,7 +64,7 @@ pre { font: 9.5pt/1.35 monospace; break-inside: auto }
 svg { width: 84mm; height: 84mm; margin: 1mm; break-inside: avoid }
 </style>
 <h1>%s</h1>
-<p>A share of a master secret, sealed: what opens the file (a passphrase or an age key) opens this, and is not to be kept with it.</p>
+<p>A share of a master secret, or of what opens a recovery key, sealed: what opens the file (a passphrase or an age key) opens this, and is not to be kept with it.</p>
 <p>To bring it back: scan all %d codes in any order, or type the lines below, into one text file; then<br>
 <code>pkg-offline shares from-paper FILE --out %s</code><br>
 Mistyped lines are named. Symbols are digits and letters without I, L, O and U; spaces and case do not matter.</p>

@@ -11,6 +11,7 @@
 //	recipients.txt whom bundles were sealed to: age recipients, one a line
 //	ledger.jsonl   every issue, hash-chained with signed heads (hashlog)
 //	recovery.age   the private recovery key, sealed too; to be kept elsewhere
+//	recovery.age.shares.json  what is public of the shares that open it, if any do
 //	recovery.json  the public recovery key
 //	batches/       of each batch that is not combined yet, what opens its contributions
 //	receipts/      what came back on the media (package receipt)
