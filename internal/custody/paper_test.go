@@ -155,7 +155,9 @@ func scan(t *testing.T, size int, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := qrcode.NewQRCodeReader().Decode(bitmap, nil)
+	// The image is drawn and not photographed: finding a code in a picture is not
+	// what is tested, and this reader fails at it once in a while.
+	result, err := qrcode.NewQRCodeReader().Decode(bitmap, map[gozxing.DecodeHintType]any{gozxing.DecodeHintType_PURE_BARCODE: true})
 	if err != nil {
 		t.Fatal(err)
 	}
