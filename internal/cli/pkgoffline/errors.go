@@ -27,6 +27,7 @@ func explain(err error) error {
 		{pkgen.ErrNoPKG, "make one with pkg-offline init --dir DIR"},
 		{pkgen.ErrExists, "choose another directory; a PKG is never overwritten"},
 		{pkgen.ErrOtherRecipient, "give the new recipient the next generation of the key: --generation N"},
+		{pkgen.ErrPassphrase, "nothing was issued or changed: try again, from the right paper; that run notes the transcript of this one, which nobody could sign"},
 		{pkgen.ErrSuperseded, "leave --generation out to issue the latest again"},
 		{pkgen.ErrUnknownCLM, "issue it first: pkg-offline issue --role clm --recipient-file FILE NAME"},
 		{pkgen.ErrEarlierEpoch, "issue it first: pkg-offline issue --role clm --all, or with its --recipient-file"},

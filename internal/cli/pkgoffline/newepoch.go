@@ -75,6 +75,8 @@ type newEpochResult struct {
 	Statement string `json:"statement"`         // the file that leads from there
 	Ledger    string `json:"ledger"`
 	Changed   bool   `json:"changed"` // by this run; false: it had begun already
+
+	Sharing *sharingView `json:"sharing,omitempty"`
 }
 
 func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
@@ -197,13 +199,21 @@ func (a *app) renderEpoch(dir string, ledger *pkgen.Ledger, changed bool) error 
 		earlier := before.ID()
 		r.Earlier, r.Statement = hex.EncodeToString(earlier[:]), filepath.Join(dir, pkgen.StatementFile(before.Epoch()))
 	}
-	return a.render(r,
-		clikit.Field{Name: "epoch", Value: strconv.FormatUint(uint64(r.Epoch), 10)},
-		clikit.Field{Name: "params_id", Value: r.ParamsID},
-		clikit.Field{Name: "earlier_params_id", Value: r.Earlier},
-		clikit.Field{Name: "statement", Value: r.Statement},
-		clikit.Field{Name: "ledger", Value: r.Ledger},
-	)
+	if _, shared := ledger.Sharing(); shared {
+		sharing, err := pkgen.ReadSharing(dir, ledger)
+		if err != nil {
+			return explain(err)
+		}
+		view := viewSharing(sharing, nil)
+		r.Sharing = &view
+	}
+	return a.render(r, append([]clikit.Field{
+		{Name: "epoch", Value: strconv.FormatUint(uint64(r.Epoch), 10)},
+		{Name: "params_id", Value: r.ParamsID},
+		{Name: "earlier_params_id", Value: r.Earlier},
+		{Name: "statement", Value: r.Statement},
+		{Name: "ledger", Value: r.Ledger},
+	}, r.Sharing.fields()...)...)
 }
 
 // successionView is an epoch statement as it is shown.

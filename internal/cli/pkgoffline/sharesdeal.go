@@ -169,7 +169,7 @@ type sharingView struct {
 	Serial    uint64     `json:"serial"`
 	Threshold int        `json:"threshold"`
 	Holders   []string   `json:"holders"`
-	Files     []string   `json:"files"`
+	Files     []string   `json:"files,omitempty"`
 }
 
 func viewSharing(s *custody.Sharing, files []string) sharingView {
