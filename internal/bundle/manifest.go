@@ -76,31 +76,20 @@ type manifestContent struct {
 
 // Marshal signs the manifest and returns the file: indented JSON.
 func (m *Manifest) Marshal(signer Signer) ([]byte, error) {
-	content, err := m.Content()
+	signed, err := m.Sign(signer)
 	if err != nil {
 		return nil, err
 	}
-	signature, err := signer.Sign(ibc.KindManifest, content)
-	if err != nil {
-		return nil, fmt.Errorf("sign manifest: %w", err)
-	}
-	out, err := json.MarshalIndent(manifestFile{Version, m.Params, content, signature}, "", " ")
-	if err != nil {
-		return nil, fmt.Errorf("encode manifest: %w", err)
-	}
-	if len(out) >= MaxManifestSize {
-		return nil, fmt.Errorf("encode manifest: %w: %d bytes", ErrFormat, len(out))
-	}
-	return append(out, '\n'), nil
+	var out bytes.Buffer
+	_, err = signed.WriteTo(&out)
+	return out.Bytes(), err
 }
 
 // Content returns the bytes that the PKG signs.
 func (m *Manifest) Content() ([]byte, error) {
-	content, err := json.Marshal(manifestContent{Version, m.Ledger, m.Rows})
-	if err != nil {
-		return nil, fmt.Errorf("encode manifest: %w", err)
-	}
-	return content, nil
+	var out bytes.Buffer
+	_, err := manifestWriter{m}.WriteTo(&out)
+	return out.Bytes(), err
 }
 
 // ParseManifestContent parses what the PKG of params shall sign; it checks no

@@ -13,9 +13,17 @@ import (
 // Recipient is whom a bundle is sealed to. It keeps the text only: a parsed
 // post-quantum key takes fifty kilobytes, and a list has thousands.
 type Recipient struct {
-	text       string        // "" of a passphrase
-	passphrase age.Recipient // nil of a key
+	text       string                 // "" of a passphrase, and if it is elsewhere
+	read       func() (string, error) // the text, if it is elsewhere
+	hybrid     bool                   // of a text that is elsewhere
+	passphrase age.Recipient          // nil of a key
 	hash       [sha256.Size]byte
+}
+
+// Elsewhere returns the recipient without its text, which read returns whenever
+// it is needed: nothing else is taken for it. A hybrid one has two kilobytes.
+func (r Recipient) Elsewhere(read func() (string, error)) Recipient {
+	return Recipient{hash: r.hash, hybrid: r.PostQuantum(), read: read}
 }
 
 // hybridPrefix is what the text of a post-quantum recipient begins with.
@@ -60,7 +68,11 @@ func (r Recipient) age() (age.Recipient, error) {
 	if r.passphrase != nil {
 		return r.passphrase, nil
 	}
-	parsed, _, err := parseRecipient(r.text)
+	text, _, err := r.Text()
+	if err != nil {
+		return nil, err
+	}
+	parsed, _, err := parseRecipient(text)
 	return parsed, err
 }
 
@@ -118,18 +130,38 @@ func PassphraseRecipient(passphrase []byte, hash [32]byte, logN int) (Recipient,
 // SHA-256 of its text, or the hash given with a passphrase.
 func (r Recipient) Hash() [32]byte { return r.hash }
 
-// Text returns the recipient's text; a passphrase has none.
-func (r Recipient) Text() (string, bool) { return r.text, r.text != "" }
+// Text returns the recipient's text; a passphrase has none. Errors wrap
+// ErrRecipient if the text is elsewhere, and not there any more.
+func (r Recipient) Text() (text string, ok bool, err error) {
+	if r.read == nil {
+		return r.text, r.text != "", nil
+	}
+	if text, err = r.read(); err != nil {
+		return "", false, err
+	}
+	again, err := ParseRecipient(text)
+	if err == nil && again.hash != r.hash {
+		err = fmt.Errorf("%w: the one with SHA-256 %s was changed where it was read", ErrRecipient, Hash(r.hash))
+	}
+	return again.text, err == nil, err
+}
+
+// HasText reports whether it is a key, which has a text, and no passphrase.
+func (r Recipient) HasText() bool { return r.passphrase == nil }
 
 // PostQuantum reports whether a quantum attacker who has recorded what is
 // sealed cannot open it: it is sealed to a hybrid key or to a passphrase.
 func (r Recipient) PostQuantum() bool {
-	return r.passphrase != nil || strings.HasPrefix(r.text, hybridPrefix)
+	return r.passphrase != nil || r.hybrid || strings.HasPrefix(r.text, hybridPrefix)
 }
 
-// String returns the recipient's text; "passphrase" if it is one.
+// String returns the recipient's text; "passphrase" if it is one, and its hash if
+// the text is elsewhere.
 func (r Recipient) String() string {
-	if r.text == "" {
+	switch {
+	case r.read != nil:
+		return Hash(r.hash).String()
+	case r.text == "":
 		return "passphrase"
 	}
 	return r.text

@@ -42,31 +42,48 @@ type headAt struct {
 // first line that does not hold; what stands behind the last head is none, but
 // is not among the entries (State.Unfinished, Finished).
 func Read(r io.Reader, verify Verifier) (*Log, error) {
-	return ReadSuccession(r, verify, func(Entry) Verifier { return nil })
+	var entries []Entry
+	l, err := ReadSuccession(r, verify, func(e Entry) Verifier {
+		entries = append(entries, e)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.Entries = entries
+	return l, nil
 }
 
-// ReadSuccession is Read of a log whose signer changes. next is called with
-// each entry, in order, and returns who signs from there on, nil if that stays as it
-// is: the first head that covers the entry is the last one of the signer
-// before. Of every signer the last head is verified, so that none of them can
-// change what was signed before his time.
+// ReadSuccession is Read of a log whose signer changes, and of one whose entries
+// its caller keeps: Log.Entries stays empty. next is called with each entry
+// that a head covers, in order, and returns who signs from there on, nil if that
+// stays as it is: the first head that covers the entry is the last one of the
+// signer before. Of every signer the last head is verified, so that none of them
+// can change what was signed before his time. When next is called no signature
+// was verified yet.
 func ReadSuccession(r io.Reader, verify Verifier, next func(Entry) Verifier) (*Log, error) {
 	l := &Log{}
-	if err := l.scan(r); err != nil {
+	type succession struct {
+		entry  uint64
+		signer Verifier
+	}
+	var successors []succession
+	err := l.scan(r, func(e Entry) {
+		if signer := next(e); signer != nil {
+			successors = append(successors, succession{e.Index, signer})
+		}
+	})
+	if err != nil {
 		return nil, err
 	}
 	heads := l.heads
-	for _, e := range l.Entries {
-		successor := next(e)
-		if successor == nil {
-			continue
-		}
-		covers := func(h headAt) bool { return h.head.Count >= e.Index }
+	for _, s := range successors {
+		covers := func(h headAt) bool { return h.head.Count >= s.entry }
 		last := slices.IndexFunc(heads, covers) // there is one: what is not covered is no entry
 		if err := verifyHeads(heads[:last+1], verify); err != nil {
 			return nil, err
 		}
-		heads, verify = heads[last+1:], successor
+		heads, verify = heads[last+1:], s.signer
 	}
 	if err := verifyHeads(heads, verify); err != nil {
 		return nil, err
@@ -74,7 +91,8 @@ func ReadSuccession(r io.Reader, verify Verifier, next func(Entry) Verifier) (*L
 	return l, nil
 }
 
-func (l *Log) scan(r io.Reader) error {
+// scan checks the chain and calls entry with what a head covers.
+func (l *Log) scan(r io.Reader, entry func(Entry)) error {
 	var prev Hash
 	var size int64
 	var pending []Entry // behind the last head
@@ -122,7 +140,9 @@ func (l *Log) scan(r io.Reader) error {
 		head := Head{count, prev}
 		prev = sha256.Sum256(line)
 		l.heads = append(l.heads, headAt{head, p.signature, n})
-		l.Entries = append(l.Entries, pending...)
+		for _, e := range pending {
+			entry(e)
+		}
 		pending = nil
 		l.State = State{Head: head, Size: size, last: prev}
 	}

@@ -114,13 +114,32 @@ const (
 // Sign states the document under kind: S = s*H(LP(...)), 48 bytes. It hashes
 // the document itself, never a digest that it was handed.
 func (m *MasterSecret) Sign(kind Kind, document []byte) ([]byte, error) {
-	point, err := m.params.statementPoint(kind, document)
+	message, err := m.params.statementMessage(kind, document)
 	if err != nil {
 		return nil, err
 	}
+	return m.signMessage(message), nil
+}
+
+// SignStream is Sign of a document that is written rather than held: it hashes
+// what document writes.
+func (m *MasterSecret) SignStream(kind Kind, document io.WriterTo) ([]byte, error) {
+	digest := sha256.New()
+	if _, err := document.WriteTo(digest); err != nil {
+		return nil, err
+	}
+	message, err := m.params.digestMessage(kind, [sha256.Size]byte(digest.Sum(nil)))
+	if err != nil {
+		return nil, err
+	}
+	return m.signMessage(message), nil
+}
+
+// signMessage returns s*H(message).
+func (m *MasterSecret) signMessage(message []byte) []byte {
 	out := new(bls12381.G1)
-	out.ScalarMult(m.s, point)
-	return out.BytesCompressed(), nil
+	out.ScalarMult(m.s, statementHash(message))
+	return out.BytesCompressed()
 }
 
 // VerifyStatement checks a PKG statement: e(S, g2) = e(H(...), Ppub). Errors
@@ -146,12 +165,20 @@ func (p *Params) statementPoint(kind Kind, document []byte) (*bls12381.G1, error
 	if err != nil {
 		return nil, err
 	}
+	return statementHash(message), nil
+}
+
+func statementHash(message []byte) *bls12381.G1 {
 	point := new(bls12381.G1)
 	point.Hash(message, []byte(dstStatement))
-	return point, nil
+	return point
 }
 
 func (p *Params) statementMessage(kind Kind, document []byte) ([]byte, error) {
-	digest := sha256.Sum256(document)
+	return p.digestMessage(kind, sha256.Sum256(document))
+}
+
+// digestMessage is for those who have hashed the document themselves.
+func (p *Params) digestMessage(kind Kind, digest [sha256.Size]byte) ([]byte, error) {
 	return LP([]byte("edgeclm/v1/pkg"), []byte(kind), p.id[:], digest[:])
 }

@@ -17,6 +17,14 @@ func (f Files) ReadBack(path string, want []byte) error {
 	return ReadBack(path, want)
 }
 
+// ReadBackContent is the function ReadBackContent, as ReadBack.
+func (f Files) ReadBackContent(path string, want Content) error {
+	if f.discards() {
+		return nil
+	}
+	return ReadBackContent(path, want)
+}
+
 func (f Files) discards() bool {
 	_, ok := f.layer.(discard)
 	return ok

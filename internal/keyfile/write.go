@@ -1,10 +1,14 @@
 package keyfile
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,6 +21,9 @@ const (
 	tempMark = ".tmp-"
 	linkMark = ".link-"
 )
+
+// streamBuffer is how many bytes of a stream are written at once.
+const streamBuffer = 256 << 10
 
 // Files writes durably through a Layer. The zero value uses the operating
 // system. It is safe for concurrent use.
@@ -60,7 +67,30 @@ func (f Files) WriteDurable(path string, data []byte, perm fs.FileMode) error {
 // successor's temporary name is durable before that, so that one of the two is
 // there at any moment (see Interrupted).
 func (f Files) ReplaceDurable(path string, data []byte, perm fs.FileMode) error {
-	temp, err := f.writeTemp(path, data, perm)
+	_, err := f.ReplaceDurableFrom(path, bytes.NewReader(data), perm)
+	return err
+}
+
+// Content is what a file has: its size in bytes and SHA-256.
+type Content struct {
+	Size   int64
+	SHA256 [sha256.Size]byte
+}
+
+// ReplaceDurableFrom is ReplaceDurable of content that is written rather than
+// held. It returns what was written, for ReadBackContent.
+func (f Files) ReplaceDurableFrom(path string, content io.WriterTo, perm fs.FileMode) (Content, error) {
+	var written Content
+	temp, err := f.createTemp(path, perm, func(w io.Writer) error {
+		digest := sha256.New()
+		out := bufio.NewWriterSize(io.MultiWriter(w, digest), streamBuffer)
+		n, err := content.WriteTo(out)
+		if err := errors.Join(err, out.Flush()); err != nil {
+			return err
+		}
+		written = Content{n, [sha256.Size]byte(digest.Sum(nil))}
+		return nil
+	})
 	if err == nil {
 		err = f.fs().SyncDir(filepath.Dir(path))
 	}
@@ -71,9 +101,9 @@ func (f Files) ReplaceDurable(path string, data []byte, perm fs.FileMode) error 
 		err = f.fs().SyncDir(filepath.Dir(path))
 	}
 	if err != nil {
-		return fmt.Errorf("replace %s: %w", path, err)
+		return written, fmt.Errorf("replace %s: %w", path, err)
 	}
-	return nil
+	return written, nil
 }
 
 // CreateDurable writes a file durably; one that exists is an error that wraps
@@ -139,6 +169,13 @@ func (b *Batch) Commit() error {
 }
 
 func (f Files) writeTemp(path string, data []byte, perm fs.FileMode) (string, error) {
+	return f.createTemp(path, perm, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+func (f Files) createTemp(path string, perm fs.FileMode, write func(io.Writer) error) (string, error) {
 	temp, err := tempName(path, tempMark)
 	if err != nil {
 		return "", err
@@ -147,7 +184,7 @@ func (f Files) writeTemp(path string, data []byte, perm fs.FileMode) (string, er
 	if err != nil {
 		return "", err
 	}
-	_, err = file.Write(data)
+	err = write(file)
 	if err == nil {
 		err = file.Sync()
 	}

@@ -107,7 +107,7 @@ func MakeBatch(ctx context.Context, c Config, t Task, ended Ended) (file []byte,
 type CombineOptions struct {
 	Medium        string
 	Passphrase    []byte // of the bundles, the one that the batch was made with; nil: none
-	Progress      func(done, total int, row bundle.Row)
+	Progress      func(done, total, made int)
 	Contributions []SealedContribution
 	// Finish is called when all is on the medium, before what the batch was kept
 	// by is wiped, to write what only it makes: PINs, and the signature of the

@@ -1,7 +1,7 @@
 package pkgen
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -18,6 +18,9 @@ import (
 const (
 	maxCSV   = 256 << 20
 	maxField = 8 << 10
+
+	csvBuffer     = 64 << 10 // bytes
+	byteOrderMark = "\xef\xbb\xbf"
 )
 
 // csvColumns are the columns that a header may name; the first is required.
@@ -31,6 +34,7 @@ type Line struct {
 	Labels    map[string]string
 	Recipient string // an age recipient or the name of a file with one; "" if none
 	Names     []fleet.Name
+	extent    extent
 }
 
 // ReadCSV reads a list of devices: comma-separated UTF-8 (RFC 4180) with a
@@ -38,53 +42,99 @@ type Line struct {
 // labels (k=v;k=v), recipient and names (kind:value;…). At most
 // bundle.MaxRows lines are allowed, and no name twice. Errors give the line.
 func ReadCSV(in io.Reader) ([]Line, error) {
-	data, err := io.ReadAll(io.LimitReader(in, maxCSV+1))
+	var lines []Line
+	err := EachLine(in, func(l Line) error {
+		l.extent = extent{} // nothing is read again
+		lines = append(lines, l)
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxCSV {
-		return nil, fmt.Errorf("more than %d bytes", maxCSV)
+	return lines, nil
+}
+
+// EachLine is ReadCSV of a list that is not kept: do is called with each line, in
+// order, and an error of it ends the reading. Lines with the same labels have
+// the same map, which is not to be changed.
+func EachLine(in io.Reader, do func(Line) error) error {
+	limited := &io.LimitedReader{R: in, N: maxCSV + 1}
+	err := eachLine(bufio.NewReaderSize(limited, csvBuffer), do)
+	if limited.N == 0 {
+		return fmt.Errorf("more than %d bytes", maxCSV)
 	}
+	return err
+}
+
+func eachLine(in *bufio.Reader, do func(Line) error) error {
+	start := int64(0)
 	// Spreadsheets put a byte order mark at the front.
-	r := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))))
+	if mark, err := in.Peek(len(byteOrderMark)); err == nil && string(mark) == byteOrderMark {
+		_, _ = in.Discard(len(mark)) // it was seen
+		start = int64(len(mark))
+	}
+	r := csv.NewReader(in)
 	r.ReuseRecord = true
 	header, err := r.Read()
 	if err != nil {
-		return nil, csvError(err, "there is no header")
+		return csvError(err, "there is no header")
 	}
 	columns, err := parseHeader(header)
 	if err != nil {
-		return nil, fmt.Errorf("line 1: %w", err)
+		return fmt.Errorf("line 1: %w", err)
 	}
-	var lines []Line
+	var labels fleet.Interned
 	seen := map[string]int{}
 	for {
+		from := r.InputOffset()
 		record, err := r.Read()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return nil, csvError(err, "")
+			return csvError(err, "")
 		}
 		number, _ := r.FieldPos(0)
 		line, err := parseRecord(columns, record)
 		if first, twice := seen[line.Name]; err == nil && twice {
 			err = fmt.Errorf("%s is on line %d already", line.Name, first)
 		}
-		if err == nil && len(lines) == bundle.MaxRows {
+		if err == nil && len(seen) == bundle.MaxRows {
 			err = fmt.Errorf("more than %d devices", bundle.MaxRows)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", number, err)
+			return fmt.Errorf("line %d: %w", number, err)
 		}
-		line.Number = number
+		line.Number, line.Labels = number, labels.Labels(line.Labels)
+		line.extent = extent{start + from, r.InputOffset() - from, slices.Index(columns, "recipient")}
 		seen[line.Name] = number
-		lines = append(lines, line)
+		if err := do(line); err != nil {
+			return err
+		}
 	}
-	if len(lines) == 0 {
-		return nil, errors.New("there is no line below the header")
+	if len(seen) == 0 {
+		return errors.New("there is no line below the header")
 	}
-	return lines, nil
+	return nil
+}
+
+// extent is where the recipient of a line is.
+type extent struct {
+	from, size int64 // of the line, in bytes
+	column     int
+}
+
+// RecipientIn returns a function that reads the line's recipient again from the
+// list.
+func (l Line) RecipientIn(list io.ReaderAt) func() (string, error) {
+	at := l.extent
+	return func() (string, error) {
+		record, err := csv.NewReader(io.NewSectionReader(list, at.from, at.size)).Read()
+		if err != nil || at.column < 0 || at.column >= len(record) {
+			return "", errors.Join(errors.New("the list was changed while it was in use"), err)
+		}
+		return strings.TrimSpace(record[at.column]), nil
+	}
 }
 
 func csvError(err error, empty string) error {

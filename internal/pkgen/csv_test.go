@@ -88,3 +88,23 @@ func FuzzReadCSV(f *testing.F) {
 		}
 	})
 }
+
+// A recipient is found again where it was read.
+func TestRecipientIsReadAgain(t *testing.T) {
+	list := "\xef\xbb\xbfrecipient,name,labels\r\n\r\nage1a,one,\r\n\"age1b\",\"two\",\r\n\"age1c\",three,\"a=b;c=d\"\r\n"
+	n := 0
+	err := pkgen.EachLine(strings.NewReader(list), func(l pkgen.Line) error {
+		n++
+		got, err := l.RecipientIn(strings.NewReader(list))()
+		if err != nil || got != l.Recipient || got == "" {
+			t.Errorf("%s: %q, want %q: %v", l.Name, got, l.Recipient, err)
+		}
+		if _, err := l.RecipientIn(strings.NewReader("cut"))(); err == nil {
+			t.Errorf("%s: found in a list that was cut", l.Name)
+		}
+		return nil
+	})
+	if err != nil || n != 3 {
+		t.Errorf("%d lines, %v", n, err)
+	}
+}

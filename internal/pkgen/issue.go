@@ -46,18 +46,22 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	if err := p.keepRecipients(jobs); err != nil {
 		return nil, err
 	}
+	p.Ledger.expect(len(jobs))
 	if len(jobs) > chunk && p.foreseen == nil {
 		if m.progress, err = p.openProgress(m); err != nil {
 			return nil, err
 		}
 	}
-	rows := make([]bundle.Row, 0, len(jobs))
-	for len(rows) < len(jobs) && ctx.Err() == nil {
+	rows, fresh := make([]bundle.Row, 0, len(jobs)), 0
+	for len(rows) < len(jobs) && !ended(ctx) {
 		next := jobs[len(rows):min(len(rows)+p.group(len(jobs)), len(jobs))]
-		done, err := p.issueGroup(ctx, m, next, o, func(row bundle.Row) {
-			rows = append(rows, row)
+		done, err := p.issueGroup(ctx, m, next, o, func(b *made) {
+			rows = append(rows, m.list(b, p.foreseen == nil))
+			if b.signed != nil {
+				fresh++
+			}
 			if o.Progress != nil {
-				o.Progress(len(rows), len(jobs), row)
+				o.Progress(len(rows), len(jobs), fresh)
 			}
 		})
 		if err != nil {
@@ -76,9 +80,11 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 	if err := m.finish(p.Ledger.Head(), p.authority); err != nil {
 		return nil, err
 	}
-	if other, err := m.strangers(); err != nil {
+	other, err := m.strangers()
+	if err != nil {
 		return nil, err
-	} else if other != "" {
+	}
+	if other != "" {
 		p.Warn(other + "; issue its name again")
 	}
 	if len(rows) == len(jobs) {
@@ -87,8 +93,9 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 		}
 	}
 	issued := &Issued{Rows: rows, Ledger: p.Ledger.Head()}
-	for _, j := range jobs[:len(rows)] {
-		issued.PINs = append(issued.PINs, j.pin)
+	issued.PINs = make([]pin.PIN, len(rows))
+	for i := range rows {
+		issued.PINs[i] = jobs[i].pin
 	}
 	if len(rows) < len(jobs) {
 		return issued, fmt.Errorf("interrupted after %d of %d bundles: %w", len(rows), len(jobs), ctx.Err())
@@ -97,8 +104,8 @@ func (p *PKG) Issue(ctx context.Context, requests []Request, o IssueOptions) (*I
 }
 
 // issueGroup issues what one head of the ledger records, and reports whether
-// all of it is on the medium. each is told of every row.
-func (p *PKG) issueGroup(ctx context.Context, m *medium, jobs []job, o IssueOptions, each func(bundle.Row)) (bool, error) {
+// all of it is on the medium. each is told of every bundle.
+func (p *PKG) issueGroup(ctx context.Context, m *medium, jobs []job, o IssueOptions, each func(*made)) (bool, error) {
 	made, err := p.enter(m, jobs, o.Lab)
 	if err != nil {
 		return false, err
@@ -108,15 +115,18 @@ func (p *PKG) issueGroup(ctx context.Context, m *medium, jobs []job, o IssueOpti
 		if err := p.writeBundles(m, made[from:to]); err != nil {
 			return false, err
 		}
-		for _, b := range made[from:to] {
-			each(m.list(b, p.foreseen == nil))
+		for i := range made[from:to] {
+			each(&made[from+i])
 		}
-		if to < len(jobs) && ctx.Err() != nil {
+		if to < len(jobs) && ended(ctx) {
 			return false, nil
 		}
 	}
 	return true, nil
 }
+
+// ended reports that a run shall stop: no error, what is done by then counts.
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // made is a bundle on its way to the medium.
 type made struct {
@@ -132,11 +142,11 @@ func (p *PKG) enter(m *medium, jobs []job, lab bool) ([]made, error) {
 	out := make([]made, len(jobs))
 	err := p.onAllCores(len(jobs), func(i int) error {
 		j := &jobs[i]
-		out[i] = made{job: j, publicKey: publicKey(j.bundle.Identity)}
+		out[i] = made{job: j, publicKey: publicKey(j.identity)}
 		w, done, err := p.onMedium(m, j)
 		if err == nil && !done {
 			w = written{File: j.file}
-			out[i].signed, err = bundle.Sign(&j.bundle, p.authority, j.recipient)
+			out[i].signed, err = bundle.Sign(j.bundle(), p.authority, j.recipient)
 		}
 		out[i].written = w
 		return err
@@ -150,7 +160,8 @@ func (p *PKG) enter(m *medium, jobs []job, lab bool) ([]made, error) {
 		if b.signed == nil {
 			continue
 		}
-		fact := factOf(b.job, &b.signed.Hash)
+		payload := b.signed.Hash // a copy: the ledger does not keep what was signed
+		fact := factOf(b.job, &payload)
 		if last, ok := p.Ledger.Latest(subject(*fact.Identity)); ok && last.same(fact) && p.counts(last) {
 			b.written.Index = last.Index
 			continue
@@ -174,7 +185,7 @@ func (p *PKG) writeBundles(m *medium, bundles []made) error {
 		if b.signed == nil {
 			return nil
 		}
-		key, err := p.authority.Extract(b.job.bundle.Identity)
+		key, err := p.authority.Extract(b.job.identity)
 		if err != nil {
 			return err
 		}

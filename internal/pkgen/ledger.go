@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,6 +116,7 @@ type Ledger struct {
 	anchor  uint64                    // index of the latest anchor statement; 0: none
 	sharing uint64                    // index of the entry with the sharing in force; 0: none
 	boat    uint64                    // index of the latest lifeboat; 0: none
+	labels  fleet.Interned
 }
 
 // ReadParams reads the public parameters of a PKG's directory.
@@ -226,12 +228,21 @@ func (l *Ledger) add(e hashlog.Entry) error {
 	if err != nil {
 		return err
 	}
+	if entry.Type == typeIssue {
+		entry.shareText()
+	}
 	l.append(entry)
 	return nil
 }
 
+// expect makes room for n more entries.
+func (l *Ledger) expect(n int) { l.Entries = slices.Grow(l.Entries, n) }
+
 // append adds an entry that was checked, or made here.
 func (l *Ledger) append(e Entry) {
+	if e.Type == typeIssue {
+		l.share(&e)
+	}
 	l.Entries = append(l.Entries, e)
 	switch e.Type {
 	case typeInit:

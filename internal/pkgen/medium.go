@@ -1,8 +1,10 @@
 package pkgen
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -99,7 +101,7 @@ func readManifest(file string, known []*ibc.Params) (*bundle.Manifest, error) {
 // in the manifest, or recorded in the ledger and not listed only because the
 // run was interrupted.
 func (m *medium) place(j *job, ledger *Ledger) error {
-	id := j.bundle.Identity
+	id := j.identity
 	row, listed := m.index[subject(id)]
 	if !listed {
 		row = m.planned
@@ -179,17 +181,19 @@ func (m *medium) write(bundles []made, sealed [][]byte) error {
 
 // list enters a bundle into the manifest; signed says whether its hash is known
 // when the manifest is signed, and stands in it.
-func (m *medium) list(b made, signed bool) bundle.Row {
+func (m *medium) list(b *made, signed bool) bundle.Row {
 	j, sealed := b.job, b.written.SHA256
-	id := j.bundle.Identity
+	id := j.identity
 	row := bundle.Row{
 		Role: id.Role, Name: id.Name, Epoch: id.Epoch, Generation: id.Generation,
-		PublicKey: b.publicKey, Address: j.bundle.Address, Labels: j.labels,
-		Names: append([]fleet.Name{}, j.bundle.Names...), // an empty list is [] in JSON
-		File:  j.file, LedgerIndex: b.written.Index,
+		PublicKey: b.publicKey, Address: j.address, Labels: j.labels,
+		Names: j.names, File: j.file, LedgerIndex: b.written.Index,
 	}
 	if signed {
 		row.SHA256 = sealed
+	}
+	if row.Names == nil {
+		row.Names = []fleet.Name{} // an empty list is [] in JSON
 	}
 	if j.row == len(m.manifest.Rows) {
 		m.manifest.Rows = append(m.manifest.Rows, row)
@@ -222,19 +226,20 @@ func (m *medium) strangers() (string, error) {
 // finish signs and writes the manifest, and the hashes of all bundles before it.
 func (m *medium) finish(head bundle.LedgerHead, signer bundle.Signer) error {
 	m.manifest.Ledger = head
-	data, err := m.manifest.Marshal(signer)
+	signed, err := m.manifest.Sign(signer)
 	if err != nil {
 		return err
 	}
 	for _, f := range []struct {
-		name string
-		data []byte
-	}{{bundle.SumsName, m.sums.Marshal()}, {bundle.ManifestName, data}} {
+		name    string
+		content io.WriterTo
+	}{{bundle.SumsName, bytes.NewReader(m.sums.Marshal())}, {bundle.ManifestName, signed}} {
 		file := m.path(f.name)
-		if err := m.files.ReplaceDurable(file, f.data, keyfile.PublicPerm); err != nil {
+		written, err := m.files.ReplaceDurableFrom(file, f.content, keyfile.PublicPerm)
+		if err != nil {
 			return err
 		}
-		if err := m.files.ReadBack(file, f.data); err != nil {
+		if err := m.files.ReadBackContent(file, written); err != nil {
 			return err
 		}
 	}

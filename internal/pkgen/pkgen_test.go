@@ -370,7 +370,7 @@ func TestCancelledRunListsWhatItWrote(t *testing.T) {
 		requests = append(requests, device(name, alice))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	o.Progress = func(done, total int, _ bundle.Row) {
+	o.Progress = func(done, total, _ int) {
 		if total != 40 {
 			t.Errorf("total %d", total)
 		}

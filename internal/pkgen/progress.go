@@ -132,17 +132,17 @@ func (n *progress) end() error {
 
 // factOf returns the fact of a job whose payload is known.
 func factOf(j *job, payload *Hash) Fact {
-	id, recipient := j.bundle.Identity, Hash(j.recipient.Hash())
+	id, recipient := j.identity, Hash(j.recipient.Hash())
 	return Fact{
 		Type: typeIssue, Identity: &id, Payload: payload, Recipient: &recipient,
-		Address: j.bundle.Address, Labels: j.labels, Names: j.bundle.Names, CLMs: j.clms,
+		Address: j.address, Labels: j.labels, Names: j.names, CLMs: j.clms(),
 	}
 }
 
 // onMedium finds out whether a job was done by a run that was cut: no key is
 // extracted and nothing is signed for it then.
 func (p *PKG) onMedium(m *medium, j *job) (w written, done bool, err error) {
-	last, ok := p.Ledger.Latest(subject(j.bundle.Identity))
+	last, ok := p.Ledger.Latest(subject(j.identity))
 	if m.progress == nil || !ok {
 		return w, false, nil
 	}
@@ -150,8 +150,7 @@ func (p *PKG) onMedium(m *medium, j *job) (w written, done bool, err error) {
 	if !ok {
 		return w, false, nil
 	}
-	j.bundle.Recipient = Hash(j.recipient.Hash())
-	document, err := j.bundle.Payload()
+	document, err := j.bundle().Payload()
 	if err != nil {
 		return w, false, err
 	}

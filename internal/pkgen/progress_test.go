@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/edgeclm/edgeclm/internal/bundle"
 	"github.com/edgeclm/edgeclm/internal/keyfile"
 	"github.com/edgeclm/edgeclm/internal/keyfile/keyfiletest"
 	"github.com/edgeclm/edgeclm/internal/pkgen"
@@ -21,7 +20,7 @@ func cutLong(t *testing.T) (f fixture, have map[string][]byte) {
 	t.Helper()
 	f = newFixture(t, 100)
 	done := 0
-	f.options.Progress = func(_, _ int, _ bundle.Row) { done++ }
+	f.options.Progress = func(_, _, _ int) { done++ }
 	// A bundle takes about five operations.
 	layer := keyfiletest.New(330, keyfiletest.PowerLoss)
 	if err := f.run(layer); !errors.Is(err, keyfiletest.ErrCut) || done < 32 || done > 96 {
@@ -124,7 +123,7 @@ func TestInterruptedIssueKeepsItsNote(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f.options.Progress = func(int, int, bundle.Row) { cancel() }
+	f.options.Progress = func(int, int, int) { cancel() }
 	_, err = p.Issue(ctx, f.requests, f.options)
 	if err := errors.Join(p.Close()); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package pkgen
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -66,12 +67,10 @@ func (p *PKG) keepRecipients(jobs []job) error {
 	if p.proposing() {
 		return nil
 	}
-	missing := map[Hash]string{}
-	var order []Hash
-	for _, j := range jobs {
-		if text, ok := j.recipient.Text(); ok && missing[j.recipient.Hash()] == "" {
-			missing[j.recipient.Hash()] = text
-			order = append(order, j.recipient.Hash())
+	missing := make(map[Hash]bool, len(jobs))
+	for i := range jobs {
+		if jobs[i].recipient.HasText() {
+			missing[jobs[i].recipient.Hash()] = true
 		}
 	}
 	whole, err := p.eachRecipient(func(hash Hash, _ string) { delete(missing, hash) })
@@ -84,20 +83,32 @@ func (p *PKG) keepRecipients(jobs []job) error {
 			return err
 		}
 	}
-	for group := range slices.Chunk(order, recipientsAtOnce) {
-		var lines strings.Builder
+	for group := range slices.Chunk(jobs, recipientsAtOnce) {
+		var lines bytes.Buffer
+		added := false
 		if !whole {
 			lines.WriteByte('\n') // what was cut is a line of its own
-			whole = true
 		}
-		for _, hash := range group {
-			if text := missing[hash]; text != "" {
-				lines.WriteString(text + "\n")
+		for i := range group {
+			to := group[i].recipient
+			if !missing[to.Hash()] {
+				continue
 			}
+			delete(missing, to.Hash())
+			text, _, err := to.Text()
+			if err != nil {
+				return err
+			}
+			lines.WriteString(text + "\n")
+			added = true
 		}
-		if err := p.Files.AppendDurable(file, []byte(lines.String())); err != nil {
+		if !added {
+			continue
+		}
+		if err := p.Files.AppendDurable(file, lines.Bytes()); err != nil {
 			return err
 		}
+		whole = true
 	}
 	return nil
 }

@@ -34,19 +34,53 @@ type IssueOptions struct {
 	Passphrase []byte   // seals bundles without a recipient of their own; nil: there is none
 	PINs       bool     // each bundle without a recipient is sealed to a PIN of its own
 	Lab        bool     // the machine is not air-gapped: recorded in the ledger
-	// Progress is told of every bundle that is durable on the medium; may be nil.
-	Progress func(done, total int, row bundle.Row)
+	// Progress is told of every bundle that is durable on the medium, and how many
+	// of them this run made: the others an interrupted run had brought there. May
+	// be nil.
+	Progress func(done, total, made int)
 }
 
-// job is a request that may be issued.
+// job is a request that may be issued. A run has one for each of its bundles in
+// memory: what many share is shared.
 type job struct {
-	bundle    bundle.Bundle // without key
+	identity  ibc.Identity
+	address   string
+	names     []fleet.Name
+	labels    map[string]string
 	recipient bundle.Recipient
 	pin       pin.PIN // that it is sealed to; zero: none
-	labels    map[string]string
-	clms      []string // names, of a device
-	row       int      // index in the manifest
-	file      string   // path on the medium, with '/'
+	common    *common
+	peers     *peers // of a device
+	row       int    // index in the manifest
+	file      string // path on the medium, with '/'
+}
+
+// common is what all bundles of a run have.
+type common struct {
+	params   *ibc.Params
+	recovery Hash
+	epochs   []ibc.Succession
+	anchors  [][]byte // of devices
+}
+
+// bundle returns the bundle without its key.
+func (j *job) bundle() *bundle.Bundle {
+	b := &bundle.Bundle{
+		Identity: j.identity, Params: j.common.params, Names: j.names, RecoveryHash: j.common.recovery,
+		Address: j.address, Epochs: j.common.epochs, Recipient: Hash(j.recipient.Hash()),
+	}
+	if j.peers != nil {
+		b.Peers, b.CLMAddresses, b.Anchors = j.peers.peers, j.peers.addresses, j.common.anchors
+	}
+	return b
+}
+
+// clms returns the names of a device's peers.
+func (j *job) clms() []string {
+	if j.peers == nil {
+		return nil
+	}
+	return j.peers.names
 }
 
 // plan checks all requests, so that a run begins only if it can end.
@@ -58,20 +92,20 @@ func (p *PKG) plan(m *medium, requests []Request, o IssueOptions) ([]job, error)
 	if _, err := peersOf(o.CLMs); err != nil {
 		return nil, err
 	}
+	all := &common{p.Params(), p.Ledger.Recovery(), p.Ledger.Succession(), o.Anchors}
 	jobs := make([]job, 0, len(requests))
 	seen := make(map[bundle.Subject]bool, len(requests))
 	for _, r := range requests {
-		j, err := p.planOne(r, o)
-		if err == nil && seen[subject(j.bundle.Identity)] {
+		j, clms, err := p.planOne(r, o)
+		j.common = all
+		if err == nil && seen[subject(j.identity)] {
 			err = fmt.Errorf("%w: it is asked for twice", ErrRequest)
 		}
 		if err == nil && r.Role == ibc.RoleDevice {
-			var to peers
-			to, err = peersOf(j.clms)
-			j.bundle.Peers, j.bundle.CLMAddresses, j.bundle.Anchors = to.peers, to.addresses, o.Anchors
+			j.peers, err = peersOf(clms)
 		}
 		if err == nil {
-			err = j.bundle.Validate()
+			err = j.bundle().Validate()
 		}
 		if err == nil {
 			err = m.place(&j, p.Ledger)
@@ -79,7 +113,7 @@ func (p *PKG) plan(m *medium, requests []Request, o IssueOptions) ([]job, error)
 		if err != nil {
 			return nil, r.wrap(err)
 		}
-		seen[subject(j.bundle.Identity)] = true
+		seen[subject(j.identity)] = true
 		jobs = append(jobs, j)
 	}
 	return jobs, nil
@@ -92,23 +126,24 @@ func (r Request) wrap(err error) error {
 	return fmt.Errorf("%s: %w", r.Name, err)
 }
 
-func (p *PKG) planOne(r Request, o IssueOptions) (job, error) {
+// planOne returns the job, and the names of the CLMs of a device.
+func (p *PKG) planOne(r Request, o IssueOptions) (job, []string, error) {
 	id, err := p.identity(r)
 	if err != nil {
-		return job{}, err
+		return job{}, nil, err
 	}
 	if err := fleet.ValidateLabels(r.Labels); err != nil {
-		return job{}, fmt.Errorf("%w: %w", ErrRequest, err)
+		return job{}, nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	to, own, err := p.recipient(r, id, o)
 	if err != nil {
-		return job{}, err
+		return job{}, nil, err
 	}
 	if err := p.Ledger.mayIssue(id, Hash(to.Hash())); err != nil {
-		return job{}, err
+		return job{}, nil, err
 	}
 	if id.Role == ibc.RoleCLM && len(r.Names) > 0 {
-		return job{}, fmt.Errorf("%w: a CLM has no certificate names", ErrRequest)
+		return job{}, nil, fmt.Errorf("%w: a CLM has no certificate names", ErrRequest)
 	}
 	var clms []string
 	if id.Role == ibc.RoleDevice {
@@ -118,19 +153,10 @@ func (p *PKG) planOne(r Request, o IssueOptions) (job, error) {
 		}
 	}
 	if id.Role == ibc.RoleDevice && len(clms) == 0 {
-		return job{}, fmt.Errorf("%w: a device needs the name of at least one CLM", ErrRequest)
+		return job{}, nil, fmt.Errorf("%w: a device needs the name of at least one CLM", ErrRequest)
 	}
 	r = p.complete(r)
-	return job{
-		bundle: bundle.Bundle{
-			Identity: id, Params: p.Params(), Names: r.Names,
-			RecoveryHash: p.Ledger.Recovery(), Address: r.Address, Epochs: p.Ledger.Succession(),
-		},
-		recipient: *to,
-		pin:       own,
-		labels:    r.Labels,
-		clms:      clms,
-	}, nil
+	return job{identity: id, address: r.Address, names: r.Names, labels: r.Labels, recipient: *to, pin: own}, clms, nil
 }
 
 // recipient returns whom a request is sealed to, with the PIN if it is one.
@@ -188,15 +214,16 @@ func (p *PKG) identity(r Request) (ibc.Identity, error) {
 
 // peers are the CLMs that a device listens to.
 type peers struct {
+	names     []string
 	peers     []bundle.Peer // with their floors, which are their latest identities
 	addresses []string      // as far as they are known
 }
 
 // peersOf returns a function that looks the CLMs of a list of names up: most
 // devices of a run have the same.
-func (p *PKG) peersOf() func(names []string) (peers, error) {
-	known := map[string]peers{}
-	return func(names []string) (peers, error) {
+func (p *PKG) peersOf() func(names []string) (*peers, error) {
+	known := map[string]*peers{}
+	return func(names []string) (*peers, error) {
 		key := strings.Join(names, " ")
 		if to, ok := known[key]; ok {
 			return to, nil
@@ -209,15 +236,16 @@ func (p *PKG) peersOf() func(names []string) (peers, error) {
 	}
 }
 
-func (p *PKG) peers(names []string) (to peers, err error) {
+func (p *PKG) peers(names []string) (*peers, error) {
+	to := &peers{names: names}
 	for _, name := range names {
 		last, ok := p.Ledger.Latest(bundle.Subject{Role: ibc.RoleCLM, Name: name})
 		if !ok {
-			return to, fmt.Errorf("%.70q: %w", name, ErrUnknownCLM)
+			return nil, fmt.Errorf("%.70q: %w", name, ErrUnknownCLM)
 		}
 		// Who took the device's bundle over would have no key to meet it again.
 		if last.Identity.Epoch != p.Params().Epoch() {
-			return to, fmt.Errorf("%s %w, epoch %d", name, ErrEarlierEpoch, p.Params().Epoch())
+			return nil, fmt.Errorf("%s %w, epoch %d", name, ErrEarlierEpoch, p.Params().Epoch())
 		}
 		to.peers = append(to.peers, bundle.Peer{Name: name, Epoch: last.Identity.Epoch, Generation: last.Identity.Generation})
 		if last.Address != "" {

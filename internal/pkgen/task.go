@@ -144,7 +144,10 @@ func (t *pendingTask) marshal() ([]byte, error) {
 		for _, r := range i.Requests {
 			to := ""
 			if r.Recipient != nil {
-				to = r.Recipient.String()
+				var err error
+				if to, _, err = r.Recipient.Text(); err != nil {
+					return nil, err
+				}
 			}
 			j.Issue.Requests = append(j.Issue.Requests, requestJSON{r.Role, r.Name, r.Generation, to, r.Address, r.Labels, r.Names})
 		}

@@ -130,7 +130,9 @@ func (w *watch) note(path string, change Change, sum *hashlog.Hash) error {
 		if change == Grown && w.run.grown[where] {
 			return nil
 		}
-		w.run.grown[where] = change == Grown
+		if delete(w.run.grown, where); change == Grown {
+			w.run.grown[where] = true
+		}
 		w.run.pending = append(w.run.pending, f)
 		if len(w.run.pending) < perLine && !f.PKG {
 			return nil

@@ -49,7 +49,8 @@ func RenderSeq(w io.Writer, f Format, columns []Column, elements iter.Seq2[Eleme
 	return out.Flush()
 }
 
-func jsonSeq(w *bufio.Writer, elements iter.Seq2[Element, error]) error {
+// jsonSeq writes to what fails late, if at all: its Flush tells.
+func jsonSeq(w io.Writer, elements iter.Seq2[Element, error]) error {
 	var element bytes.Buffer
 	e := json.NewEncoder(&element)
 	e.SetEscapeHTML(false)
@@ -67,15 +68,15 @@ func jsonSeq(w *bufio.Writer, elements iter.Seq2[Element, error]) error {
 		if n > 0 {
 			start = ",\n  "
 		}
-		_, _ = w.WriteString(start)
+		_, _ = io.WriteString(w, start)
 		_, _ = w.Write(bytes.TrimSuffix(element.Bytes(), []byte("\n")))
 		n++
 	}
 	if n == 0 {
-		_, err := w.WriteString("[]\n")
+		_, err := io.WriteString(w, "[]\n")
 		return err
 	}
-	_, err := w.WriteString("\n]\n")
+	_, err := io.WriteString(w, "\n]\n")
 	return err
 }
 

@@ -93,3 +93,48 @@ func TestRenderSeqEndsWithItsError(t *testing.T) {
 		}
 	}
 }
+
+// A result with a list at its end is byte for byte what it is in one piece.
+func TestRenderListedIsRender(t *testing.T) {
+	t.Parallel()
+	type head struct {
+		A string `json:"a"`
+		B struct {
+			C int `json:"c"`
+		} `json:"b"`
+	}
+	type whole struct {
+		head
+		List []any `json:"list"`
+	}
+	for _, n := range []int{0, 1, 3} {
+		for _, text := range []string{"x", "two\n\nlines\n", strings.Repeat("long and ", 40), "<&>", ": #"} {
+			values, seq := []any{}, func(yield func(clikit.Element, error) bool) {
+				for i := range n {
+					if !yield(clikit.Element{Value: map[string]any{"n": i, "text": text, "in": []string{text, "y"}, "none": []int{}}, Row: []string{text}}, nil) {
+						return
+					}
+				}
+			}
+			for x := range seq {
+				values = append(values, x.Value)
+			}
+			for _, f := range []clikit.Format{clikit.FormatJSON, clikit.FormatYAML} {
+				var want, got bytes.Buffer
+				if err := clikit.Render(&want, f, whole{head{A: text}, values}, clikit.Table{}); err != nil {
+					t.Fatal(err)
+				}
+				if err := clikit.RenderListed(&got, f, head{A: text}, "list", nil, seq); err != nil || got.String() != want.String() {
+					t.Errorf("%s, %d elements:\n%s\nwant\n%s\n%v", f, n, got.String(), want.String(), err)
+				}
+			}
+			var want, got bytes.Buffer
+			if err := clikit.RenderSeq(&want, clikit.FormatTable, clikit.Columns("text"), seq); err != nil {
+				t.Fatal(err)
+			}
+			if err := clikit.RenderListed(&got, clikit.FormatTable, head{}, "list", clikit.Columns("text"), seq); err != nil || got.String() != want.String() {
+				t.Errorf("table:\n%s\nwant\n%s\n%v", got.String(), want.String(), err)
+			}
+		}
+	}
+}

@@ -128,11 +128,10 @@ func inspectAnchors(anchors [][]byte) []inspectedAnchor {
 
 // inspectedManifest is the result for a manifest.
 type inspectedManifest struct {
-	Kind     string       `json:"kind"`
-	ParamsID string       `json:"params_id"`
-	Epoch    uint32       `json:"epoch"`
-	Ledger   string       `json:"ledger"`
-	Rows     []bundle.Row `json:"rows"`
+	Kind     string `json:"kind"`
+	ParamsID string `json:"params_id"`
+	Epoch    uint32 `json:"epoch"`
+	Ledger   string `json:"ledger"`
 }
 
 func (a *app) inspectManifest(path string, data []byte) error {
@@ -146,8 +145,8 @@ func (a *app) inspectManifest(path string, data []byte) error {
 	}
 	id := params.ID()
 	a.note("signed under params_id %x, epoch %d", id, params.Epoch())
-	return clikit.Render(a.Out, a.Output,
-		inspectedManifest{"manifest", hex.EncodeToString(id[:]), params.Epoch(), formatHead(m.Ledger), m.Rows}, rowTable(m.Rows))
+	return clikit.RenderListed(a.Out, a.Output,
+		inspectedManifest{"manifest", hex.EncodeToString(id[:]), params.Epoch(), formatHead(m.Ledger)}, "rows", rowColumns(), rowElements(a.Output, m.Rows))
 }
 
 // inspectedBundle is the result for a bundle; of a sealed one all behind

@@ -174,12 +174,11 @@ func (a *app) warnOfClassical(requests []pkgen.Request) {
 	}
 }
 
-// issueResult is the result of issue.
+// issueResult is the result of issue, without the rows: the list "issued".
 type issueResult struct {
-	ParamsID string       `json:"params_id"`
-	Manifest string       `json:"manifest"`
-	Ledger   string       `json:"ledger"`
-	Issued   []bundle.Row `json:"issued"`
+	ParamsID string `json:"params_id"`
+	Manifest string `json:"manifest"`
+	Ledger   string `json:"ledger"`
 }
 
 func (a *app) renderIssued(o issueOptions, params *ibc.Params, issued *pkgen.Issued) error {
@@ -188,13 +187,12 @@ func (a *app) renderIssued(o issueOptions, params *ibc.Params, issued *pkgen.Iss
 		ParamsID: hex.EncodeToString(id[:]),
 		Manifest: filepath.Join(o.out, bundle.ManifestName),
 		Ledger:   formatHead(issued.Ledger),
-		Issued:   issued.Rows,
 	}
 	a.note("issued to %s: %d; the ledger is at %s", o.out, len(issued.Rows), r.Ledger)
 	if o.sheet.path != "" {
 		a.note("the PINs are in %s: print it, then delete it", o.sheet.path)
 	}
-	return clikit.Render(a.Out, a.Output, r, rowTable(issued.Rows))
+	return clikit.RenderListed(a.Out, a.Output, r, "issued", rowColumns(), rowElements(a.Output, issued.Rows))
 }
 
 func formatHead(h bundle.LedgerHead) string {

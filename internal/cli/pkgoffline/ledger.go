@@ -1,6 +1,7 @@
 package pkgoffline
 
 import (
+	"iter"
 	"strconv"
 	"time"
 
@@ -103,18 +104,29 @@ func formatNames(names []fleet.Name) string {
 	return out
 }
 
-// rowTable shows rows of a manifest.
-func rowTable(rows []bundle.Row) clikit.Table {
-	t := clikit.Table{Columns: []clikit.Column{
+// rowColumns are those of rows of a manifest.
+func rowColumns() []clikit.Column {
+	return []clikit.Column{
 		{Name: "role"}, {Name: "name"}, {Name: "epoch"}, {Name: "generation"}, {Name: "address"}, {Name: "file"}, {Name: "ledger_index"},
 		{Name: "labels", Wide: true}, {Name: "names", Wide: true}, {Name: "public_key", Wide: true}, {Name: "sha256", Wide: true},
-	}}
-	for _, r := range rows {
-		t.Rows = append(t.Rows, []string{
-			string(r.Role), r.Name, strconv.FormatUint(uint64(r.Epoch), 10), strconv.FormatUint(uint64(r.Generation), 10),
-			r.Address, r.File, strconv.FormatUint(r.LedgerIndex, 10),
-			fleet.FormatLabels(r.Labels), formatNames(r.Names), r.PublicKey, r.SHA256.String(),
-		})
 	}
-	return t
+}
+
+// rowElements shows rows in a format, one after the other.
+func rowElements(f clikit.Format, rows []bundle.Row) iter.Seq2[clikit.Element, error] {
+	return func(yield func(clikit.Element, error) bool) {
+		for _, r := range rows {
+			e := clikit.Element{Value: r}
+			if !f.Structured() {
+				e = clikit.Element{Row: []string{
+					string(r.Role), r.Name, strconv.FormatUint(uint64(r.Epoch), 10), strconv.FormatUint(uint64(r.Generation), 10),
+					r.Address, r.File, strconv.FormatUint(r.LedgerIndex, 10),
+					fleet.FormatLabels(r.Labels), formatNames(r.Names), r.PublicKey, r.SHA256.String(),
+				}}
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
 }

@@ -5,8 +5,6 @@ import (
 	"io"
 	"strings"
 	"time"
-
-	"github.com/edgeclm/edgeclm/internal/bundle"
 )
 
 // redraw is how often a bar is drawn at most.
@@ -19,22 +17,24 @@ type bar struct {
 	out         io.Writer
 	now         func() time.Time
 	began, last time.Time
-	first       int // done when it began: the start is no measure of the rate
+	first       int // made when it began: the start is no measure of the rate
 }
 
 // progress draws a bar on a terminal.
-func (a *app) progress() func(done, total int, row bundle.Row) {
+func (a *app) progress() func(done, total, made int) {
 	if a.Quiet || !a.Styled(a.Err) {
 		return nil
 	}
 	b := &bar{out: a.Err, now: a.Now}
-	return func(done, total int, _ bundle.Row) { b.show(done, total) }
+	return b.show
 }
 
-func (b *bar) show(done, total int) {
+// show draws the bar. What an interrupted run had made is found, not made: it is
+// no measure of the rate either.
+func (b *bar) show(done, total, made int) {
 	now := b.now()
-	if b.began.IsZero() {
-		b.began, b.first = now, done
+	if b.began.IsZero() && made > 0 {
+		b.began, b.first = now, made
 	}
 	if done < total && now.Sub(b.last) < redraw {
 		return
@@ -43,7 +43,7 @@ func (b *bar) show(done, total int) {
 	const width = 30
 	full := width * done / total
 	line := fmt.Sprintf("[%s%s] %d of %d bundles", strings.Repeat("#", full), strings.Repeat(".", width-full), done, total)
-	if seconds, n := now.Sub(b.began).Seconds(), done-b.first; seconds > 0 && n > 0 {
+	if seconds, n := now.Sub(b.began).Seconds(), made-b.first; seconds > 0 && n > 0 {
 		rate := float64(n) / seconds
 		line += fmt.Sprintf(", %.0f/s, %s left", rate, time.Duration(float64(total-done)/rate*float64(time.Second)).Round(time.Second))
 	}

@@ -149,41 +149,76 @@ func (o issueOptions) requestsFor(names []string) ([]pkgen.Request, error) {
 
 func (a *app) requestsFrom(o issueOptions) (requests []pkgen.Request, err error) {
 	in, folder := a.In, "."
+	var list io.ReaderAt // that can be read again
 	if o.from != "-" {
 		f, err := os.Open(o.from)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, f.Close()) }()
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			list = listFile(o.from)
+		}
 		in, folder = io.Reader(f), filepath.Dir(o.from)
 	}
-	lines, err := pkgen.ReadCSV(in)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.from, err)
-	}
-	for _, l := range lines {
-		where := fmt.Sprintf("%s: line %d", o.from, l.Number)
-		r := pkgen.Request{
-			Role: ibc.RoleDevice, Name: l.Name, Generation: o.generation,
-			Address: l.Address, Labels: l.Labels, Names: l.Names, Where: where,
+	var refused error
+	err = pkgen.EachLine(in, func(l pkgen.Line) error {
+		var r pkgen.Request
+		if r, refused = o.requestOf(l, list, folder); refused == nil {
+			requests = append(requests, r)
 		}
-		switch {
-		case l.Recipient != "":
-			if r.Recipient, err = lineRecipient(l.Recipient, folder); err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", where, l.Name, err)
-			}
-		case !o.withoutRecipient():
-			return nil, clikit.WithHint(fmt.Errorf("%s: %s has no recipient", where, l.Name),
-				"fill in the column recipient, or give --pin-sheet FILE or --bundle-passphrase-file FILE")
-		}
-		requests = append(requests, r)
+		return refused
+	})
+	if err != nil && refused == nil {
+		err = fmt.Errorf("%s: %w", o.from, err)
 	}
-	return requests, nil
+	return requests, err
 }
+
+// requestOf asks for what a line lists. Of a list that can be read again only
+// the hashes of its recipients are kept: their texts have two kilobytes each.
+func (o issueOptions) requestOf(l pkgen.Line, list io.ReaderAt, folder string) (pkgen.Request, error) {
+	r := pkgen.Request{
+		Role: ibc.RoleDevice, Name: l.Name, Generation: o.generation,
+		Address: l.Address, Labels: l.Labels, Names: l.Names, Where: fmt.Sprintf("%s: line %d", o.from, l.Number),
+	}
+	if l.Recipient == "" {
+		if o.withoutRecipient() {
+			return r, nil
+		}
+		return r, clikit.WithHint(fmt.Errorf("%s: %s has no recipient", r.Where, l.Name),
+			"fill in the column recipient, or give --pin-sheet FILE or --bundle-passphrase-file FILE")
+	}
+	to, err := lineRecipient(l.Recipient, folder)
+	if err != nil {
+		return r, fmt.Errorf("%s: %s: %w", r.Where, l.Name, err)
+	}
+	if list != nil && isRecipient(l.Recipient) {
+		elsewhere := to.Elsewhere(l.RecipientIn(list))
+		to = &elsewhere
+	}
+	r.Recipient = to
+	return r, nil
+}
+
+// listFile is a list that is opened when something of it is needed.
+type listFile string
+
+// ReadAt implements io.ReaderAt.
+func (l listFile) ReadAt(p []byte, off int64) (n int, err error) {
+	f, err := os.Open(string(l))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return f.ReadAt(p, off)
+}
+
+func isRecipient(text string) bool { return strings.HasPrefix(text, "age1") }
 
 // lineRecipient is a recipient, or the file that holds it.
 func lineRecipient(text, folder string) (*bundle.Recipient, error) {
-	if strings.HasPrefix(text, "age1") {
+	if isRecipient(text) {
 		r, err := bundle.ParseRecipient(text)
 		return &r, err
 	}
