@@ -151,7 +151,7 @@ func TestAnchorCutAnywhere(t *testing.T) {
 	anchors := [][]byte{root(t, "old"), root(t, "new")}
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				dir := t.TempDir()
 				c := base
 				c.Dir = filepath.Join(dir, "pkg")

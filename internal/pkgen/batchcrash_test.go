@@ -26,7 +26,7 @@ func TestCombineCutAnywhere(t *testing.T) {
 	x := []pkgen.SealedContribution{c.contribute(t, file, 1), c.contribute(t, file, 2)}
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				base := t.TempDir()
 				there := *c
 				there.config.Dir = filepath.Join(base, "pkg")

@@ -20,7 +20,7 @@ func modes() map[string]keyfiletest.Mode {
 func TestInitCutAnywhere(t *testing.T) {
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				c := config(filepath.Join(t.TempDir(), "pkg"))
 				layer := keyfiletest.New(cut, mode)
 				c.Files = keyfile.On(layer)
@@ -121,7 +121,7 @@ func TestIssueCutAnywhere(t *testing.T) {
 	f := newFixture(t, 3)
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				g := f.copy(t, t.TempDir())
 				layer := keyfiletest.New(cut, mode)
 				err := g.run(layer)

@@ -153,7 +153,7 @@ func TestNewEpochCutAnywhere(t *testing.T) {
 	withCLM(t, base)
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				c := base
 				c.Dir = filepath.Join(t.TempDir(), "pkg")
 				copyDir(t, base.Dir, c.Dir)
@@ -327,7 +327,7 @@ func TestNewEpochInSharesCutAnywhere(t *testing.T) {
 		}
 		return errors.Join(p.NewEpoch(pkgen.EpochOptions{Shares: &shares}), p.Close())
 	}
-	for cut := 1; ; cut++ {
+	for cut := 1; ; cut += keyfiletest.Step {
 		c := base
 		c.Dir = filepath.Join(t.TempDir(), "pkg")
 		copyDir(t, base.Dir, c.Dir)

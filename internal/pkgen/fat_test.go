@@ -76,7 +76,7 @@ func TestIssueToFATCutAnywhere(t *testing.T) {
 				continue // no power is lost
 			}
 			t.Run(kind+", "+name, func(t *testing.T) {
-				for cut := 1; ; cut++ {
+				for cut := 1; ; cut += keyfiletest.Step {
 					g := f.copy(t, t.TempDir())
 					layer := keyfiletest.New(cut, mode)
 					err := g.run(keyfiletest.NewFAT(layer, g.options.Medium, o))
@@ -242,7 +242,7 @@ func TestAnchorToFATCutAnywhere(t *testing.T) {
 	}
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				g := f.copy(t, t.TempDir())
 				layer := keyfiletest.New(cut, mode)
 				c := g.config

@@ -18,7 +18,7 @@ import (
 // statement that a run has left anywhere is that of the record.
 func TestLifeboatCrash(t *testing.T) {
 	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss} {
-		for cut := 1; ; cut++ {
+		for cut := 1; ; cut += keyfiletest.Step {
 			old, next := initOther(t), initPKG(t)
 			recovery := filepath.Join(old.Dir, pkgen.RecoveryFile)
 			medium := filepath.Join(t.TempDir(), "usb")

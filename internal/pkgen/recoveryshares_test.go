@@ -66,7 +66,7 @@ func TestInitRecoverySharesCutAnywhere(t *testing.T) {
 	x := newCeremony(t, 2, "alice", "bob", "carol")
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				c := config(filepath.Join(t.TempDir(), "pkg"))
 				c.Random = rand.Reader
 				options, complete := pkgen.InitOptions{RecoveryShares: &x.options}, pkgen.MasterFile
@@ -115,7 +115,7 @@ func TestInitRecoverySharesCutAnywhere(t *testing.T) {
 func TestInitForgetsRecoverySharesOfCutRun(t *testing.T) {
 	x := newCeremony(t, 2, "alice", "bob", "carol")
 	left := 0
-	for cut := 1; ; cut++ {
+	for cut := 1; ; cut += keyfiletest.Step {
 		c := config(filepath.Join(t.TempDir(), "pkg"))
 		c.Random = rand.Reader
 		layer := keyfiletest.New(cut, keyfiletest.Kill)

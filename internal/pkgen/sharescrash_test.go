@@ -19,7 +19,7 @@ func TestInitSharesCutAnywhere(t *testing.T) {
 	x := newCeremony(t, 2, "alice", "bob", "carol")
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				c := config(filepath.Join(t.TempDir(), "pkg"))
 				c.Random = rand.Reader
 				layer := keyfiletest.New(cut, mode)
@@ -157,7 +157,7 @@ func TestRecoverCutAnywhere(t *testing.T) {
 func cutAnywhere(t *testing.T, base pkgen.Config, some int, run func(pkgen.Config) error, goOn, check func(t *testing.T, c pkgen.Config, cut int)) {
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				c := base
 				c.Dir = filepath.Join(t.TempDir(), "pkg")
 				copyDir(t, base.Dir, c.Dir)

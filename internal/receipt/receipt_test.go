@@ -354,7 +354,7 @@ func TestWriteCutAnywhere(t *testing.T) {
 	data := sign(t, ofBundle(1), nil, keyOf(t, m, ibc.RoleDevice, "plc-1"))
 	for name, mode := range map[string]keyfiletest.Mode{"killed": keyfiletest.Kill, "power lost": keyfiletest.PowerLoss, "scattered": keyfiletest.Scatter} {
 		t.Run(name, func(t *testing.T) {
-			for cut := 1; ; cut++ {
+			for cut := 1; ; cut += keyfiletest.Step {
 				dir := filepath.Join(t.TempDir(), "usb", receipt.DirName)
 				layer := keyfiletest.New(cut, mode)
 				_, err := receipt.Write(keyfile.On(layer), dir, data, m.Params())

@@ -203,7 +203,7 @@ func TestRunCutAnywhere(t *testing.T) {
 	origin := newPlant(t)
 	origin.run("init", "--dir", "@pkg", "--passphrase-file", "@pass")
 	for _, mode := range []keyfiletest.Mode{keyfiletest.Kill, keyfiletest.PowerLoss, keyfiletest.Scatter} {
-		for cut := 1; ; cut++ {
+		for cut := 1; ; cut += keyfiletest.Step {
 			p := newPlant(t)
 			copyTree(t, origin.path("pkg"), p.path("pkg"))
 			layer := keyfiletest.New(cut, mode)
@@ -226,7 +226,7 @@ func TestRunCutAnywhere(t *testing.T) {
 // A PKG that is being made, cut at some of its writes: made by the next run.
 func TestInitCutAnywhere(t *testing.T) {
 	makes := []string{"init", "--dir", "@pkg", "--passphrase-file", "@pass"}
-	for cut := 1; ; cut += 3 {
+	for cut := 1; ; cut += 3 * keyfiletest.Step {
 		p := newPlant(t)
 		layer := keyfiletest.New(cut, keyfiletest.PowerLoss)
 		code, text := p.try(layer, makes...)
