@@ -416,23 +416,23 @@ func TestAttackBatchChanged(t *testing.T) {
 	if _, err := c.combine(changed, medium, x...); !errors.Is(err, pkgen.ErrMoved) {
 		t.Errorf("the batch of the thief: %v", err)
 	}
+	good, other := c.contribute(t, file, 1), c.contribute(t, file, 2)
 	step := len(file)/150 + 1
 	for at := 0; at < len(file); at += step {
 		flipped := bytes.Clone(file)
 		flipped[at] ^= 1 << (at % 7)
-		if _, err := c.combine(flipped, medium, c.contribute(t, file, 1), c.contribute(t, file, 2)); err == nil {
+		if _, err := c.combine(flipped, medium, good, other); err == nil {
 			t.Fatalf("bit of byte %d flipped: combined", at)
 		}
 	}
-	good := c.contribute(t, file, 1)
 	for at := 0; at < len(good.Sealed); at += len(good.Sealed)/60 + 1 {
 		flipped := pkgen.SealedContribution{Name: "p", Sealed: bytes.Clone(good.Sealed)}
 		flipped.Sealed[at] ^= 1 << (at % 7)
-		if _, err := c.combine(file, medium, flipped, c.contribute(t, file, 2)); !errors.Is(err, custody.ErrTooFew) {
+		if _, err := c.combine(file, medium, flipped, other); !errors.Is(err, custody.ErrTooFew) {
 			t.Fatalf("bit of byte %d flipped: %v", at, err)
 		}
 	}
-	if _, err := c.combine(file, medium, good, c.contribute(t, file, 2)); err != nil {
+	if _, err := c.combine(file, medium, good, other); err != nil {
 		t.Error(err)
 	}
 }

@@ -180,8 +180,9 @@ func (p *PKG) launch(r LifeboatRequest) (lifeboat.Statement, []byte, error) {
 		return lifeboat.Statement{}, nil, err
 	}
 	s := lifeboat.Statement{Serial: r.Serial, Params: p.Ledger.Epochs()[0], Recovery: p.Ledger.Recovery()}
+	of := p.boarded(r.Key.Hash)
 	if s.Serial == 0 {
-		s.Serial = nextSerial(signed, r.Old, s)
+		s.Serial = nextSerial(signed, r.Old, of, s)
 	}
 	accepted, err := s.Accepted()
 	if err != nil {
@@ -194,6 +195,9 @@ func (p *PKG) launch(r LifeboatRequest) (lifeboat.Statement, []byte, error) {
 		} else if l.Serial >= s.Serial {
 			return s, nil, fmt.Errorf("%w lifeboat %d for params_id %s already: devices that have it take no other one up to that number", ErrSerial, l.Serial, l.ParamsID)
 		}
+	}
+	if !known && s.Serial <= of {
+		return s, nil, fmt.Errorf("%w: lifeboat %d brought another fleet to this PKG, and numbers rise", ErrRequest, of)
 	}
 	path := p.path(lifeboat.FileName(s.Serial))
 	if known {
@@ -230,12 +234,11 @@ func (p *PKG) launch(r LifeboatRequest) (lifeboat.Statement, []byte, error) {
 }
 
 // nextSerial is the number of a statement: the one that it had, or the next to
-// what is known to have been signed.
-func nextSerial(signed []signedLifeboat, old *Ledger, s lifeboat.Statement) uint32 {
-	last := uint32(0)
+// what is known to have been signed, by this recovery key or to this PKG (last).
+func nextSerial(signed []signedLifeboat, old *Ledger, last uint32, s lifeboat.Statement) uint32 {
 	if old != nil {
 		entry, _ := old.LatestLifeboat()
-		last = uint32(entry.Serial)
+		last = max(last, uint32(entry.Serial))
 	}
 	for _, l := range signed {
 		s.Serial = l.Serial
@@ -245,6 +248,16 @@ func nextSerial(signed []signedLifeboat, old *Ledger, s lifeboat.Statement) uint
 		last = max(last, l.Serial)
 	}
 	return last + 1
+}
+
+// boarded returns the number of the lifeboat by which the fleet of another PKG
+// than that of a recovery key came here last; 0: none did.
+func (p *PKG) boarded(recovery Hash) uint32 {
+	last, ok := p.Ledger.LatestLifeboat()
+	if !ok || *last.Recovery == recovery {
+		return 0
+	}
+	return uint32(last.Serial)
 }
 
 func (p *PKG) writeStatement(path string, data []byte) error {

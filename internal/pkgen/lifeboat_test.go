@@ -45,6 +45,30 @@ func TestLifeboatCrash(t *testing.T) {
 	}
 }
 
+// The fleets of two PKGs come to a third: the second lifeboat does not take the
+// place of the first.
+func TestLifeboatsOfTwoFleets(t *testing.T) {
+	one, other, next := initOther(t), initOther(t), initPKG(t)
+	medium := filepath.Join(t.TempDir(), "usb")
+	key := func(c pkgen.Config) string { return filepath.Join(c.Dir, pkgen.RecoveryFile) }
+	first, err := launchWith(next, key(one), 0, medium)
+	if err != nil || first.Statement.Serial != 1 {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	if _, err := launchWith(next, key(other), 1, medium); !errors.Is(err, pkgen.ErrRequest) {
+		t.Errorf("the number of the first fleet's: %v", err)
+	}
+	second, err := launchWith(next, key(other), 0, medium)
+	if err != nil || second.Statement.Serial != 2 || second.Index != first.Index+1 {
+		t.Fatalf("%+v, %v", second, err)
+	}
+	for _, l := range []*pkgen.Launched{first, second} {
+		if _, err := pkgen.VerifyLifeboat(l.File, readPublic(t, next)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // initOther makes a PKG with other secrets than initPKG.
 func initOther(t testing.TB) pkgen.Config {
 	t.Helper()
