@@ -156,9 +156,9 @@ func realFacts() error {
 		return err
 	}
 	tunnel := func() error {
-		tun, noTunnels := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
-		if noTunnels != nil {
-			return nil
+		tun, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
+		if err != nil {
+			return nil //nolint:nilerr // there are no tunnels here
 		}
 		request, err := unix.NewIfreq("tun0")
 		if err != nil {

@@ -147,7 +147,7 @@ func TestIssueToFATThatFails(t *testing.T) {
 	f = f.again()
 	for _, fault := range []error{syscall.ENOSPC, syscall.EIO} {
 		t.Run(fault.Error(), func(t *testing.T) {
-			for at := 1; ; at++ {
+			for at := 1; ; at += keyfiletest.Step {
 				g := f.copy(t, t.TempDir())
 				layer := keyfiletest.NewFAT(keyfiletest.New(0, keyfiletest.Kill), g.options.Medium, keyfiletest.FATOptions{FailAt: at, Fail: fault})
 				err := g.run(layer)

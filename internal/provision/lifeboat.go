@@ -63,15 +63,16 @@ func (s Store) InstallLifeboat(signed *lifeboat.Signed, b *bundle.Bundle) (chang
 		return false, fmt.Errorf("the bundle is %w: %s", ErrOther, b.Identity)
 	}
 	present, err := s.Load()
-	if errors.Is(err, ErrNone) {
+	switch {
+	case errors.Is(err, ErrNone):
 		claimed, err := signed.KeyHash()
 		if err != nil {
 			return false, err
 		}
 		present = &Endpoint{Bundle: &bundle.Bundle{Identity: b.Identity, RecoveryHash: claimed}}
-	} else if err != nil {
+	case err != nil:
 		return false, err
-	} else {
+	default:
 		defer present.Key.Destroy()
 	}
 	statement, again, err := present.Heed(signed)

@@ -147,11 +147,9 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 	for i, r := range delivery.Rows {
 		listed[i] = r.Identity.Name
 	}
-	var delivered *report
-	if o.deliver == deliverNow {
-		if delivered, err = a.deliverWaiting(ctx, s, identity, devices, listed); err != nil {
-			return err
-		}
+	delivered, err := a.deliverWaiting(ctx, s, identity, devices, o.deliver, listed)
+	if err != nil {
+		return err
 	}
 	behind, err := whoIsBehind(ctx, devices, listed, delivered)
 	if err != nil {
@@ -182,8 +180,11 @@ func (a *app) runCommission(ctx context.Context, s *site, o commissionOptions) (
 }
 
 // deliverWaiting hands over what waits for devices; the report is nil if nothing
-// does.
-func (a *app) deliverWaiting(ctx context.Context, s *site, identity *provision.Endpoint, devices inventory, names []string) (*report, error) {
+// does, or it is not the time for it.
+func (a *app) deliverWaiting(ctx context.Context, s *site, identity *provision.Endpoint, devices inventory, when string, names []string) (*report, error) {
+	if when != deliverNow {
+		return nil, nil
+	}
 	waiting, err := somethingWaits(ctx, devices, slices.Sorted(slices.Values(names)))
 	if err != nil || len(waiting) == 0 {
 		return nil, err
