@@ -65,11 +65,8 @@ func (a *app) runAnchor(cmd *cobra.Command, o anchorOptions) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.newRun(cmd, o.dir)
-	if err != nil {
-		return err
-	}
-	connected, err := a.checkAirGap(a.lab || public.Lab())
+	r := a.newRun(cmd, o.dir)
+	connected, err := r.gate(a.lab || public.Lab())
 	if err != nil {
 		return err
 	}

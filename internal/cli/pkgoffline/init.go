@@ -118,11 +118,8 @@ func (a *app) runInit(cmd *cobra.Command, o initOptions) error {
 	if err := o.hasPlace(); err != nil {
 		return err
 	}
-	r, err := a.newRun(cmd, o.dir)
-	if err != nil {
-		return err
-	}
-	connected, err := a.checkAirGap(a.lab)
+	r := a.newRun(cmd, o.dir)
+	connected, err := r.gate(a.lab)
 	if err != nil {
 		return err
 	}

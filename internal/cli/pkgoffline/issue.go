@@ -115,11 +115,8 @@ func (a *app) runIssue(cmd *cobra.Command, o issueOptions, names []string) error
 	if err != nil {
 		return explain(err)
 	}
-	r, err := a.newRun(cmd, o.dir)
-	if err != nil {
-		return err
-	}
-	connected, err := a.checkAirGap(a.lab || public.Lab())
+	r := a.newRun(cmd, o.dir)
+	connected, err := r.gate(a.lab || public.Lab())
 	if err != nil {
 		return err
 	}

@@ -41,14 +41,14 @@ entries. It needs no secret.`,
 
 func ledgerTable(entries []pkgen.Entry) clikit.Table {
 	t := clikit.Table{Columns: []clikit.Column{
-		{Name: "index"}, {Name: "time"}, {Name: "type"}, {Name: "identity"}, {Name: "address"}, {Name: "lab"}, {Name: "serial"}, {Name: "pattern"},
-		{Name: "shares", Wide: true}, {Name: "labels", Wide: true}, {Name: "names", Wide: true},
+		{Name: "index"}, {Name: "time"}, {Name: "type"}, {Name: "identity"}, {Name: "address"}, {Name: "lab"}, {Name: "serial"}, {Name: "pattern"}, {Name: "about"},
+		{Name: "labels", Wide: true}, {Name: "names", Wide: true},
 		{Name: "recipient_sha256", Wide: true}, {Name: "payload_sha256", Wide: true},
 	}}
 	for _, e := range entries {
 		t.Rows = append(t.Rows, []string{
-			strconv.FormatUint(e.Index, 10), e.Time.Format(time.RFC3339), e.Type, text(e.Identity), e.Address, mark(e.Lab), serial(e), string(e.Pattern),
-			sharing(e), fleet.FormatLabels(e.Labels), formatNames(e.Names), text(e.Recipient), text(e.Payload),
+			strconv.FormatUint(e.Index, 10), e.Time.Format(time.RFC3339), e.Type, text(e.Identity), e.Address, mark(e.Lab), serial(e), string(e.Pattern), about(e),
+			fleet.FormatLabels(e.Labels), formatNames(e.Names), text(e.Recipient), text(e.Payload),
 		})
 	}
 	return t
@@ -78,9 +78,9 @@ func serial(e pkgen.Entry) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// sharing says what an entry is about that is about shares.
-func sharing(e pkgen.Entry) string {
-	if e.Sharing == nil {
+// about says what an entry is about that no other column says.
+func about(e pkgen.Entry) string {
+	if e.Identity != nil || e.Pattern != "" {
 		return ""
 	}
 	return e.What()

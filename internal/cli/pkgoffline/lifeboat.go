@@ -97,11 +97,8 @@ func (a *app) runLifeboat(cmd *cobra.Command, o lifeboatOptions) error {
 			return err
 		}
 	}
-	r, err := a.newRun(cmd, o.dir)
-	if err != nil {
-		return err
-	}
-	if request.Lab, err = a.checkAirGap(a.lab || public.Lab()); err != nil {
+	r := a.newRun(cmd, o.dir)
+	if request.Lab, err = r.gate(a.lab || public.Lab()); err != nil {
 		return err
 	}
 	recovery, err := a.readRecovery(cmd.Context(), o.recovery)

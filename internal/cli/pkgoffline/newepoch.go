@@ -83,10 +83,7 @@ func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
 	if o.keys.passphraseFile == "-" && o.next.file == "-" {
 		return clikit.Usage("standard input can be only one of --passphrase-file and --new-passphrase-file")
 	}
-	r, err := a.newRun(cmd, o.dir)
-	if err != nil {
-		return err
-	}
+	r := a.newRun(cmd, o.dir)
 	ledger, finished, err := a.finishEpoch(r)
 	if err != nil {
 		return err
@@ -111,7 +108,7 @@ func (a *app) runNewEpoch(cmd *cobra.Command, o newEpochOptions) error {
 			return explainRequest(err)
 		}
 	}
-	connected, err := a.checkAirGap(a.lab || ledger.Lab())
+	connected, err := r.gate(a.lab || ledger.Lab())
 	if err != nil {
 		return err
 	}

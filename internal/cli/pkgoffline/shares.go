@@ -113,11 +113,8 @@ func (a *app) runReshare(cmd *cobra.Command, o reshareOptions) error {
 	if err := o.deal.check(); err != nil {
 		return err
 	}
-	r, err := a.newRun(cmd, o.dir)
-	if err != nil {
-		return err
-	}
-	connected, err := a.checkAirGap(a.lab || public.Lab())
+	r := a.newRun(cmd, o.dir)
+	connected, err := r.gate(a.lab || public.Lab())
 	if err != nil {
 		return err
 	}
@@ -241,11 +238,8 @@ func (a *app) runRecover(cmd *cobra.Command, o recoverOptions) error {
 	if o.generate != "" {
 		one.generate = []string{o.generate}
 	}
-	r, err := a.newRun(cmd, o.dir)
-	if err != nil {
-		return err
-	}
-	connected, err := a.checkAirGap(a.lab || public.Lab())
+	r := a.newRun(cmd, o.dir)
+	connected, err := r.gate(a.lab || public.Lab())
 	if err != nil {
 		return err
 	}

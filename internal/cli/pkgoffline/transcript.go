@@ -28,8 +28,8 @@ const noteValues = 64
 // run is a run of a command that opens or makes a secret, with its transcript.
 // Such a command goes this way:
 //
-//	r, err := a.newRun(cmd, dir)          // who is there, on which machine; nothing is written
-//	connected, err := a.checkAirGap(…)    // the gate; what it warns of goes into the transcript
+//	r := a.newRun(cmd, dir)               // with which program, on which machine; nothing is written
+//	connected, err := r.gate(…)           // the gate, and who is there; what it warns of goes into the transcript
 //	passphrase, err := …
 //	err = r.begin(public, connected)      // the first line, durable; takes the lock of the transcripts
 //	p, err := pkgen.Open(r.config(), …)   // files and ledger entries are noted by themselves
@@ -57,17 +57,23 @@ func (a *app) participantFlag(f *pflag.FlagSet) {
 
 // newRun gathers what the transcript begins with. The command's warnings are
 // noted from here on.
-func (a *app) newRun(cmd *cobra.Command, dir string) (*run, error) {
-	participants, err := a.askParticipants()
-	if err != nil {
-		return nil, err
-	}
+func (a *app) newRun(cmd *cobra.Command, dir string) *run {
 	program, host := a.Machine()
 	a.run = &run{app: a, dir: dir, begins: transcript.Begin{
-		Command: cmd.CommandPath(), Arguments: arguments(cmd), Participants: participants,
+		Command: cmd.CommandPath(), Arguments: arguments(cmd),
 		Program: program, Host: host, Rehearsal: a.Rehearsal,
 	}}
-	return a.run, nil
+	return a.run
+}
+
+// gate is checkAirGap, and then, since nobody should type names for a run that is
+// refused, asks who takes part.
+func (r *run) gate(waived bool) (connected bool, err error) {
+	if connected, err = r.app.checkAirGap(waived); err != nil {
+		return connected, err
+	}
+	r.begins.Participants, err = r.app.askParticipants()
+	return connected, err
 }
 
 // askParticipants returns those of --participant, or asks a person on a terminal.
