@@ -18,6 +18,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/edgeclm/edgeclm/internal/airgap"
 	"github.com/edgeclm/edgeclm/internal/bundle"
@@ -103,13 +104,25 @@ func program(facts airgap.Facts) func() {
 		} else {
 			binary.NativeEndian.PutUint64(seed[:], uint64(time.Now().UnixNano()))
 		}
-		os.Exit(pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), pkgoffline.Deps{
+		code := pkgoffline.MainWith(os.Args[1:], clikit.OSStreams(), pkgoffline.Deps{
 			Now:        func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
 			Random:     rand.NewChaCha8(seed),
 			AirGap:     airGap{facts: facts},
 			WorkFactor: workFactor,
 			Machine:    machine,
-		}))
+		})
+		letTerminalBeRead()
+		os.Exit(code)
+	}
+}
+
+// letTerminalBeRead gives testscript the time to read what was written to the
+// terminal that it made: once the program has ended, it closes that terminal
+// without waiting for what is still in it. Only a program with a terminal of its
+// own leads a session.
+func letTerminalBeRead() {
+	if session, err := unix.Getsid(0); err == nil && session == os.Getpid() {
+		time.Sleep(200 * time.Millisecond)
 	}
 }
 

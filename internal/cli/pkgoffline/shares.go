@@ -1,6 +1,7 @@
 package pkgoffline
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -114,20 +115,11 @@ func (a *app) runReshare(cmd *cobra.Command, o reshareOptions) error {
 		return err
 	}
 	r := a.newRun(cmd, o.dir)
-	connected, err := r.gate(a.lab || public.Lab())
-	if err != nil {
+	var options pkgen.SharesOptions
+	p, err := r.openToShare(cmd.Context(), public, o.keys, func(connected bool) (err error) {
+		options, err = o.deal.options(cmd.Context(), a, newPassphraseFlag, connected)
 		return err
-	}
-	opening, err := a.readKeys(cmd.Context(), o.dir, public, o.keys)
-	if err != nil {
-		return err
-	}
-	options, err := o.deal.options(cmd.Context(), a, newPassphraseFlag, connected)
-	if err != nil {
-		opening.forget()
-		return err
-	}
-	p, err := r.open(public, connected, opening)
+	})
 	if err != nil {
 		return err
 	}
@@ -146,6 +138,24 @@ func (a *app) runReshare(cmd *cobra.Command, o reshareOptions) error {
 		a.warn("destroy every copy of " + pkgen.MasterFile + ": each is still the whole master secret")
 	}
 	return a.renderShared(made)
+}
+
+// openToShare passes the gate, reads what opens the PKG, asks for what its new
+// shares are sealed to, and opens it.
+func (r *run) openToShare(ctx context.Context, public *pkgen.Ledger, k keys, ask func(connected bool) error) (*pkgen.PKG, error) {
+	connected, err := r.gate(r.app.lab || public.Lab())
+	if err != nil {
+		return nil, err
+	}
+	opening, err := r.app.readKeys(ctx, r.dir, public, k)
+	if err != nil {
+		return nil, err
+	}
+	if err := ask(connected); err != nil {
+		opening.forget()
+		return nil, err
+	}
+	return r.open(public, connected, opening)
 }
 
 // keep fills in what is not given from the sharing before.
@@ -239,24 +249,19 @@ func (a *app) runRecover(cmd *cobra.Command, o recoverOptions) error {
 		one.generate = []string{o.generate}
 	}
 	r := a.newRun(cmd, o.dir)
-	connected, err := r.gate(a.lab || public.Lab())
+	var (
+		holders []pkgen.Holder
+		lab     bool
+	)
+	p, err := r.openToShare(cmd.Context(), public, o.keys, func(connected bool) (err error) {
+		lab = connected
+		holders, err = one.recipients(cmd.Context(), a, newPassphraseFlag)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	opening, err := a.readKeys(cmd.Context(), o.dir, public, o.keys)
-	if err != nil {
-		return err
-	}
-	holders, err := one.recipients(cmd.Context(), a, newPassphraseFlag)
-	if err != nil {
-		opening.forget()
-		return err
-	}
-	p, err := r.open(public, connected, opening)
-	if err != nil {
-		return err
-	}
-	made, err := p.RecoverShare(holders[0], o.out, connected)
+	made, err := p.RecoverShare(holders[0], o.out, lab)
 	if err == nil {
 		err = r.note("a share was made again for "+holders[0].Name, sharingValues(made)...)
 	}
